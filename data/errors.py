@@ -1,0 +1,13 @@
+"""Errors that the person at the keyboard can mend. The command line prints them in one line and exits with 2."""
+
+
+class UserError(ValueError):
+    """Bad input. The message states the value, the rule it breaks and the remedy."""
+
+
+class DataError(UserError):
+    """A file or row that does not hold what it should."""
+
+
+class ConfigError(UserError):
+    """A setting out of range, or settings that contradict each other."""

@@ -1,0 +1,152 @@
+"""From the command line to a frozen config dataclass: YAML file, overrides, help, one-line errors."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+
+from data.errors import ConfigError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+C = TypeVar("C")
+
+
+class _Parser(ArgumentParser):
+    """Raises `ConfigError` with the nearest known name instead of printing usage."""
+
+    known_keys: Sequence[str] = ()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ConfigError(_one_line(message, self.known_keys)) from ex
+
+
+def parse(
+    config_type: type[C],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    positionals: Mapping[str, str] | None = None,
+) -> C:
+    """The config that a command line describes.
+
+    Args:
+        config_type: a frozen, keyword-only dataclass; its attribute docstrings are the help.
+        argv: the arguments after the command's name. `--config FILE` reads YAML; what follows it
+            on the line overrides it.
+        prog: the command's name as the user typed it.
+        positionals: fields given without a flag, each with argparse's `nargs` ("1" for exactly one).
+
+    Raises:
+        ConfigError: an unknown key, a missing one, a value of the wrong type or out of range.
+    """
+    positionals = positionals or {}
+    parser = _build_parser(config_type, prog, positionals)
+    namespace = parser.parse_args(list(argv))
+    try:
+        values = parser.instantiate(namespace)
+        return config_type(**{f.name: _frozen(values[f.name]) for f in fields(config_type)})  # type: ignore[arg-type]
+    except ValueError as error:  # a rule of some __post_init__
+        raise ConfigError(_one_line(str(error), parser.known_keys)) from error
+
+
+def dump(config: object) -> dict[str, Any]:
+    """The resolved config as plain values, ready for YAML."""
+    result: dict[str, Any] = {}
+    for field in fields(config):  # type: ignore[arg-type]
+        result[field.name] = _plain(getattr(config, field.name))
+    return result
+
+
+def _build_parser(config_type: type[Any], prog: str, positionals: Mapping[str, str]) -> _Parser:
+    parser = _Parser(
+        prog=prog,
+        description=inspect.cleandoc(config_type.__doc__ or ""),
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file; arguments after it override it"
+    )
+    helps = _field_helps(config_type)
+    hints = {f.name: f.type for f in fields(config_type)}
+    for name, nargs in positionals.items():
+        item = hints[name] if nargs == "1" else Path
+        extra: dict[str, Any] = {} if nargs == "1" else {"nargs": nargs}
+        parser.add_argument(name, type=item, help=helps.get(name, ""), **extra)
+    parser.add_class_arguments(config_type, skip=set(positionals), fail_untyped=True)
+    parser.known_keys = _keys(config_type)
+    return parser
+
+
+def _field_helps(config_type: type[Any]) -> dict[str, str]:
+    import docstring_parser
+
+    parsed = docstring_parser.parse_from_object(config_type)
+    return {p.arg_name: (p.description or "").replace("\n", " ") for p in parsed.params}
+
+
+def _keys(config_type: type[Any], prefix: str = "") -> list[str]:
+    keys = []
+    for field in fields(config_type):
+        keys.append(prefix + field.name)
+        if hasattr(field.type, "__dataclass_fields__"):
+            keys += _keys(field.type, prefix + field.name + ".")  # type: ignore[arg-type]
+    return keys
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+_UNKNOWN = re.compile(
+    r"unrecognized arguments: -*(?P<flag>[\w.\-]+)"
+    r"|Group '(?P<group>[\w.]+)' does not accept option '(?P<option>[\w.]+)'"
+    r"|Key '(?P<key>[\w.]+)' is not expected"
+    r"|does not accept option '(?P<bare>[\w.]+)'"
+)
+
+
+_REWORDINGS = (
+    (re.compile(r'Parser key "(?P<key>[^"]+)": '), r"\g<key>: "),
+    (re.compile(r"Expected a (typing\.Literal\[(?P<names>[^\]]*)\])\."), r"expected one of \g<names>;"),
+    (re.compile(r"Expected an? <class '(?P<kind>[^']+)'>\."), r"expected a \g<kind>;"),
+    (re.compile(r"Got value: (?P<value>.*)"), r"got \g<value>"),
+    (re.compile(r"the following arguments are required: (?P<names>.*)"), r"missing: \g<names>"),
+)
+
+
+def _one_line(message: str, known: Sequence[str]) -> str:
+    """The parser's message in one line; unknown names come with the nearest known one."""
+    message = " ".join(message.split())
+    match = _UNKNOWN.search(message)
+    if match is None:
+        for pattern, words in _REWORDINGS:
+            message = pattern.sub(words, message)
+        return message
+    name = match["flag"] or match["key"] or match["bare"]
+    if match["group"]:
+        name = f"{match['group']}.{match['option']}"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "--help lists the known keys"
+    return f"unknown key {name!r}; {hint}"
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return dump(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def to_yaml(config: object) -> str:
+    """The resolved config as a YAML document that `--config` reads back."""
+    return yaml.safe_dump(dump(config), sort_keys=False)
