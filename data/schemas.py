@@ -5,10 +5,10 @@ Columns follow the ecosystem: `prompt`, `chosen`, `rejected` and `messages` are 
 files as they are. What we know beyond that stands in columns around them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ Domain = Literal["helpfulness", "safety"]
 Split = Literal["train", "validation", "test"]
 LossOn = Literal["all", "last"]
 
+ROLES: tuple[Role, ...] = get_args(Role)
 STRENGTHS: tuple[Strength, ...] = get_args(Strength)
 SAFETY_LABELS: tuple[SafetyLabel, ...] = get_args(SafetyLabel)
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
@@ -124,20 +125,63 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
 }
 
 
+@dataclass(frozen=True)
+class _Column:
+    """One field of a row type; hints are too slow to resolve anew for every row."""
+
+    name: str
+    arrow_type: pa.DataType
+    is_messages: bool
+    optional: bool
+    """None is a value."""
+    has_default: bool
+    literals: tuple[Any, ...]
+    """The allowed values, for a Literal."""
+    types: tuple[type, ...]
+    """The allowed types otherwise."""
+
+
+def _column(name: str, hint: Any, has_default: bool) -> _Column:
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    (kind,) = (option for option in options if option is not NoneType)
+    literals = get_args(kind) if get_origin(kind) is Literal else ()
+    is_messages = kind == tuple[Message, ...]
+    types: tuple[type, ...] = () if literals or is_messages else (kind,)
+    return _Column(
+        name=name,
+        arrow_type=pa.string() if literals else _ARROW_TYPES[kind],
+        is_messages=is_messages,
+        optional=NoneType in options,
+        has_default=has_default,
+        literals=literals,
+        types=(*types, int) if kind is float else types,
+    )
+
+
+def _columns_of(row_type: type[Row]) -> tuple[_Column, ...]:
+    hints = get_type_hints(row_type)
+    return tuple(_column(f.name, hints[f.name], f.default is not MISSING) for f in fields(row_type))
+
+
+_COLUMNS: dict[type[Any], tuple[_Column, ...]] = {kind: _columns_of(kind) for kind in get_args(Row)}
+
+
 def arrow_schema(row_type: type[Row]) -> pa.Schema:
     """The Parquet schema of a row type; optional fields are nullable, the others are not."""
-    columns = []
-    for name, hint in get_type_hints(row_type).items():
-        options = _options(hint)
-        (kind,) = (option for option in options if option is not type(None))
-        arrow_type = pa.string() if get_origin(kind) is Literal else _ARROW_TYPES[kind]
-        columns.append(pa.field(name, arrow_type, nullable=type(None) in options))
-    return pa.schema(columns)
+    return pa.schema(
+        [pa.field(c.name, c.arrow_type, nullable=c.optional) for c in _COLUMNS[row_type]]
+    )
 
 
 def to_table(rows: Sequence[R], row_type: type[R]) -> pa.Table:
-    """Rows as an Arrow table with the schema of their type."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], arrow_schema(row_type))
+    """Rows as an Arrow table with the schema of their type; values are checked by `check_row`."""
+    columns: dict[str, list[Any]] = {}
+    for column in _COLUMNS[row_type]:
+        values = [getattr(row, column.name) for row in rows]
+        if column.is_messages:
+            values = [[{"role": m.role, "content": m.content} for m in v] for v in values]
+        columns[column.name] = values
+    return pa.Table.from_pydict(columns, arrow_schema(row_type))
 
 
 def from_table(table: pa.Table, row_type: type[R]) -> list[R]:
@@ -146,30 +190,55 @@ def from_table(table: pa.Table, row_type: type[R]) -> list[R]:
     Raises:
         DataError: a column is missing, or holds a value that the type does not allow.
     """
-    missing = [f.name for f in fields(row_type) if f.name not in table.column_names]
+    names = [column.name for column in _COLUMNS[row_type]]
+    missing = [name for name in names if name not in table.column_names]
     if missing:
         raise DataError(
             f"column {missing[0]!r} is missing; a {row_type.__name__} has the columns "
-            + ", ".join(f.name for f in fields(row_type))
+            + ", ".join(names)
         )
-    names = [f.name for f in fields(row_type)]
     return [from_record(record, row_type) for record in table.select(names).to_pylist()]
 
 
 def from_record(record: Mapping[str, Any], row_type: type[R]) -> R:
-    """One row from a dictionary of plain values.
+    """One row from a dictionary of plain values; a field with a default may be left out.
+
+    Raises:
+        DataError: a value that the type does not allow, or a key that the type does not have.
+    """
+    values = dict(record)
+    for column in _COLUMNS[row_type]:
+        if column.has_default and column.name not in values:
+            continue
+        value = values.get(column.name)
+        if column.is_messages:
+            values[column.name] = messages_from(value, column=column.name)
+        else:
+            _check_value(column, value)
+    try:
+        return row_type(**values)
+    except TypeError:
+        names = [column.name for column in _COLUMNS[row_type]]
+        unknown = next(name for name in values if name not in names)
+        raise DataError(
+            f"{unknown!r} is no column of a {row_type.__name__}; its columns are "
+            + ", ".join(names)
+        ) from None
+
+
+def check_row(row: Row) -> None:
+    """Nothing, for a row that `from_record` would accept: what is written can be read back.
 
     Raises:
         DataError: a value that the type does not allow.
     """
-    values = dict(record)
-    for name, hint in get_type_hints(row_type).items():
-        value = values.get(name)
-        if hint == tuple[Message, ...]:
-            values[name] = messages_from(value, column=name)
+    for column in _COLUMNS[type(row)]:
+        value = getattr(row, column.name)
+        if column.is_messages:
+            for message in value:
+                _check_message(message, column.name)
         else:
-            _check_value(name, value, hint)
-    return row_type(**values)
+            _check_value(column, value)
 
 
 def messages_from(value: Any, *, column: str) -> tuple[Message, ...]:
@@ -185,37 +254,24 @@ def messages_from(value: Any, *, column: str) -> tuple[Message, ...]:
             f"{column} must be a list of {{role, content}}; got {str(value)[:80]!r}"
         ) from error
     for message in messages:
-        if message.role not in get_args(Role) or not isinstance(message.content, str):
-            raise DataError(
-                f"{column} holds a message with role {message.role!r}; "
-                f"roles are {', '.join(get_args(Role))} and the content is text"
-            )
+        _check_message(message, column)
     return messages
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+def _check_message(message: Message, column: str) -> None:
+    if message.role not in ROLES or not isinstance(message.content, str):
+        raise DataError(
+            f"{column} holds a message with role {message.role!r}; "
+            f"roles are {', '.join(ROLES)} and the content is text"
+        )
 
 
-def _check_value(name: str, value: Any, hint: Any) -> None:
-    options = _options(hint)
-    if value is None and type(None) in options:
+def _check_value(column: _Column, value: Any) -> None:
+    if value is None and column.optional:
         return
-    for option in options:
-        if get_origin(option) is Literal and value in get_args(option):
-            return
-        if isinstance(option, type) and isinstance(value, option):
-            return
-        if option is float and isinstance(value, int):
-            return
-    raise DataError(f"{name} is {value!r}; it must be {_describe(options)}")
-
-
-def _describe(options: Iterable[Any]) -> str:
-    words: list[str] = []
-    for option in options:
-        if get_origin(option) is Literal:
-            words += [repr(value) for value in get_args(option)]
-        else:
-            words.append("empty" if option is type(None) else option.__name__)
-    return " or ".join(words)
+    if value in column.literals if column.literals else isinstance(value, column.types):
+        return
+    words = [repr(literal) for literal in column.literals]
+    words += [kind.__name__ for kind in column.types]
+    words += ["empty"] if column.optional else []
+    raise DataError(f"{column.name} is {value!r}; it must be {' or '.join(words)}")

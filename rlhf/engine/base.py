@@ -1,0 +1,60 @@
+"""What trains a module: one optimizer step over micro-batches, weights out, state in and out.
+
+The contract on losses: a loss function returns this micro-batch's share of the loss of the GLOBAL
+batch, that is a sum over its tokens or pairs divided by their number over all ranks and
+micro-batches. The engine adds the gradients of all shares; it alone undoes the averaging that a
+backend does. So gradient accumulation and data parallelism change nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from data.errors import ConfigError
+from rlhf.types import Stats
+
+B = TypeVar("B")
+LossFn = Callable[[nn.Module, B], tuple[Tensor, Stats]]
+"""(module, micro-batch) → (share of the global loss, statistics of this micro-batch)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """What runs the optimizer steps."""
+
+    kind: Literal["auto", "torch", "deepspeed"] = "auto"
+    """auto: DeepSpeed for several workers, plain torch for one."""
+    zero_stage: int = 1
+    """DeepSpeed's ZeRO stage: 1 shards optimizer state, 2 gradients too, 3 weights too."""
+
+    def __post_init__(self) -> None:
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ConfigError(f"zero_stage is {self.zero_stage}; ZeRO has stages 0 to 3")
+
+
+class TrainEngine(Protocol):
+    """A module with its optimizer, on one rank."""
+
+    module: nn.Module
+    """Call it for forward passes without gradient."""
+
+    def train_step(
+        self, micro_batches: Sequence[Any], loss_fn: LossFn[Any], learning_rate: float
+    ) -> Stats:
+        """One optimizer step; every rank passes the same number of micro-batches."""
+        ...
+
+    def gather_weights(self) -> dict[str, Tensor]:
+        """The full state dict on the CPU. Every rank calls; only rank 0 receives it."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Writes weights and optimizer state. Every rank calls."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """Restores what `save` wrote. Every rank calls."""
+        ...

@@ -1,0 +1,75 @@
+"""AdamW, gradient clipping and learning-rate schedules with the paper's values."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from data.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimizer and schedule. Defaults are Llama 2's where every stage shares them (section 2.2)."""
+
+    lr: float = 1e-5
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
+    eps: float = 1e-5
+    """AdamW's ε."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay, on matrices only."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What happens after the warm-up."""
+    warmup_ratio: float = 0.03
+    """Share of the steps over which the rate rises linearly from 0."""
+    warmup_min_steps: int = 5
+    """The warm-up takes at least so many steps (section 3.2.2)."""
+    final_ratio: float = 0.1
+    """The cosine ends at this share of the peak."""
+
+    def __post_init__(self) -> None:
+        if self.lr < 0:
+            raise ConfigError(f"lr is {self.lr}; it must be 0 or more")
+        if self.clip_norm <= 0:
+            raise ConfigError(f"clip_norm is {self.clip_norm}; it must be above 0")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it must be in [0, 1)")
+        if not 0 <= self.final_ratio <= 1:
+            raise ConfigError(f"final_ratio is {self.final_ratio}; it must be in [0, 1]")
+
+
+def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
+    """The rate of optimizer step 0 ≤ step < num_steps."""
+    warmup = min(max(round(config.warmup_ratio * num_steps), config.warmup_min_steps), num_steps)
+    if config.schedule == "constant" and config.warmup_ratio == 0:
+        warmup = 0
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr * (config.final_ratio + (1 - config.final_ratio) * cosine)
+
+
+def build_adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices and none on norms."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.dim() >= 2]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

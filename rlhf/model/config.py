@@ -1,0 +1,74 @@
+"""The Llama architecture in numbers, with the published sizes by name."""
+
+from dataclasses import dataclass, replace
+
+from data.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Dimensions of a Llama-architecture transformer (Llama 2, section 2.2 and Table 1)."""
+
+    vocab_size: int = 32_000
+    """Ids of the tokenizer."""
+    dim: int = 4096
+    """Width of the residual stream."""
+    num_layers: int = 32
+    """Transformer blocks."""
+    num_heads: int = 32
+    """Query heads."""
+    num_kv_heads: int = 32
+    """Key and value heads; fewer than num_heads is grouped-query attention."""
+    ffn_dim: int = 11_008
+    """Hidden width of the SwiGLU feed-forward."""
+    context: int = 4096
+    """Longest sequence in tokens."""
+    norm_eps: float = 1e-5
+    """Added to the mean square in RMSNorm."""
+    rope_base: float = 10_000.0
+    """Base of the rotary frequencies."""
+    tie_embeddings: bool = False
+    """Whether the output head shares the embedding's weights; small models gain from it."""
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads:
+            raise ConfigError(
+                f"dim ({self.dim}) must be a multiple of num_heads ({self.num_heads}); "
+                f"try {self.dim // self.num_heads * self.num_heads or self.num_heads}"
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError(
+                f"num_heads ({self.num_heads}) must be a multiple of "
+                f"num_kv_heads ({self.num_kv_heads})"
+            )
+        if self.head_dim % 2:
+            raise ConfigError(f"dim / num_heads is {self.head_dim}; rotary embedding needs it even")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.num_heads
+
+
+SIZES: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(
+        dim=128, num_layers=5, num_heads=4, num_kv_heads=2, ffn_dim=352, context=384,
+        tie_embeddings=True,
+    ),
+    "7b": ModelConfig(),
+    "13b": ModelConfig(dim=5120, num_layers=40, num_heads=40, num_kv_heads=40, ffn_dim=13_824),
+    "34b": ModelConfig(dim=8192, num_layers=48, num_heads=64, num_kv_heads=8, ffn_dim=22_016),
+    "70b": ModelConfig(dim=8192, num_layers=80, num_heads=64, num_kv_heads=8, ffn_dim=28_672),
+}  # fmt: skip
+"""Published sizes (Llama 2, Table 1), and one for a laptop's CPU."""
+
+
+def named_size(name: str, vocab_size: int) -> ModelConfig:
+    """A published or tiny size with the vocabulary of the tokenizer at hand.
+
+    Raises:
+        ConfigError: no size of that name.
+    """
+    if name not in SIZES:
+        raise ConfigError(f"size is {name!r}; known sizes are {', '.join(SIZES)}")
+    return replace(SIZES[name], vocab_size=vocab_size)

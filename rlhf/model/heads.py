@@ -1,0 +1,58 @@
+"""A language model and a scalar model on the same transformer; names are Hugging Face's."""
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.model.config import ModelConfig
+from rlhf.model.logprobs import TokenLogprobs, token_logprobs
+from rlhf.model.transformer import Transformer
+
+
+class LanguageModel(nn.Module):
+    """LlamaForCausalLM: the transformer and a next-token head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Transformer(config)
+        self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        documents: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+    ) -> TokenLogprobs:
+        """Log-probabilities of the marked tokens; see `token_logprobs`.
+
+        Everything happens inside `forward`, because ZeRO-3 gathers weights around it.
+        """
+        hidden = self.model(tokens, documents)
+        return token_logprobs(
+            hidden, self.lm_head, tokens, mask, temperature=temperature, with_entropy=with_entropy
+        )
+
+
+class ScalarModel(nn.Module):
+    """LlamaForSequenceClassification with one label: a reward model or a critic."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Transformer(config)
+        self.score = nn.Linear(config.dim, 1, bias=False)
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """[B, T] one value per token: what the sequence up to it is worth."""
+        return self.score(self.model(tokens, documents)).squeeze(-1)
+
+
+def score_at_last(values: Tensor, lengths: Tensor) -> Tensor:
+    """[B] the value at the last real token of right-padded sequences with [B] lengths."""
+    rows = torch.arange(values.shape[0], device=values.device)
+    return values[rows, lengths - 1]

@@ -1,0 +1,32 @@
+"""Rotary position embedding, in the half-split layout of Hugging Face's Llama."""
+
+import torch
+from torch import Tensor
+
+
+def rope_frequencies(head_dim: int, base: float) -> Tensor:
+    """[head_dim / 2] angular frequencies, base^(−2i / head_dim)."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    return base**-exponents
+
+
+def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for `apply_rope`.
+
+    Args:
+        positions: [B, T] token positions.
+        frequencies: [D / 2].
+
+    Returns:
+        Two tensors [B, 1, T, D], float32, ready to broadcast over heads.
+    """
+    angles = positions[:, None, :, None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates x [B, H, T, D] by the angles of its positions."""
+    first, second = x.chunk(2, dim=-1)
+    rotated = torch.cat((-second, first), dim=-1)
+    return (x * cos + rotated * sin).to(x.dtype)

@@ -1,0 +1,129 @@
+"""The Llama transformer: RMSNorm, rotary grouped-query attention, SwiGLU; no biases, no dropout.
+
+Module names are those of Hugging Face's LlamaModel, so a state dict needs no translation.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlhf.model.attention import Attention, AttentionInputs, document_mask
+from rlhf.model.config import ModelConfig
+from rlhf.model.kv_cache import KVCache
+from rlhf.model.rope import rope_frequencies, rope_tables
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) · up(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, dim] → [B, T, dim]."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """Pre-normalised attention and feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, shared: AttentionInputs) -> Tensor:
+        """[B, T, dim] → [B, T, dim]."""
+        x = x + self.self_attn(self.input_layernorm(x), shared)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(nn.Module):
+    """Token ids to final hidden states; heads stand in rlhf/model/heads.py."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        frequencies = rope_frequencies(config.head_dim, config.rope_base)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Hidden states of whole sequences.
+
+        Args:
+            tokens: [B, T] ids; right padding needs no mask, causality hides it.
+            documents: [B, T] document numbers where several documents share a row, −1 for padding;
+                each document then sees only itself and its positions start at 0.
+
+        Returns:
+            [B, T, dim] after the final norm.
+        """
+        if documents is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+            mask = None
+        else:
+            positions = document_positions(documents)
+            mask = document_mask(documents)
+        cos, sin = rope_tables(positions, self.frequencies)
+        return self._run(tokens, AttentionInputs(cos, sin, mask=mask))
+
+    def prefill(self, tokens: Tensor, cache: KVCache, slots: Tensor, rows: Tensor) -> Tensor:
+        """Reads prompts into the cache; several slots may share one prompt.
+
+        Args:
+            tokens: [n, T] right-padded prompts.
+            cache: is written at positions 0..T−1.
+            slots: [m] cache slots to fill.
+            rows: [m] which prompt goes into each of them.
+
+        Returns:
+            [n, T, dim] hidden states.
+        """
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        cos, sin = rope_tables(positions, self.frequencies)
+        return self._run(tokens, AttentionInputs(cos, sin, cache=cache, slots=slots, rows=rows))
+
+    def decode(self, tokens: Tensor, positions: Tensor, cache: KVCache, length: int) -> Tensor:
+        """One new token for every slot of the cache.
+
+        Args:
+            tokens: [slots] the tokens sampled last.
+            positions: [slots] where they stand in their sequences.
+            cache: holds everything before them.
+            length: longest sequence, the new token included.
+
+        Returns:
+            [slots, dim] hidden states.
+        """
+        cos, sin = rope_tables(positions[:, None], self.frequencies)
+        reach = torch.arange(length, device=tokens.device)
+        mask = (reach <= positions[:, None])[:, None, None]
+        shared = AttentionInputs(
+            cos, sin, mask=mask, cache=cache, positions=positions, length=length
+        )
+        return self._run(tokens[:, None], shared)[:, 0]
+
+    def _run(self, tokens: Tensor, shared: AttentionInputs) -> Tensor:
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, shared)
+        return self.norm(x)
+
+
+def document_positions(documents: Tensor) -> Tensor:
+    """[B, T] position of each token within its own document."""
+    index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    starts = torch.ones_like(documents, dtype=torch.bool)
+    starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    first = torch.where(starts, index, 0).cummax(dim=1).values
+    return index - first

@@ -1,0 +1,177 @@
+"""A model on disk: a Hugging Face directory that AutoModel classes load as it is."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data.durable import replace_directory
+from data.errors import DataError
+from rlhf.model.config import ModelConfig
+from rlhf.model.heads import LanguageModel, ScalarModel
+from rlhf.model.rope import rope_frequencies
+
+M = TypeVar("M", LanguageModel, ScalarModel)
+CAUSAL_LM = "LlamaForCausalLM"
+SEQUENCE_CLASSIFICATION = "LlamaForSequenceClassification"
+
+
+def save_model(
+    model: LanguageModel | ScalarModel,
+    directory: Path,
+    special_ids: dict[str, int],
+    extra: dict[str, Any] | None = None,
+    weights: dict[str, Tensor] | None = None,
+) -> None:
+    """Writes config.json and model.safetensors; the directory is complete or absent.
+
+    Args:
+        model: gives the architecture, and the weights unless they come gathered.
+        directory: must not exist, or is replaced.
+        special_ids: bos_token_id, eos_token_id and pad_token_id.
+        extra: further keys of config.json, such as a reward model's score statistics.
+        weights: full state dict where the model itself is sharded.
+    """
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict() if weights is None else weights
+    if model.config.tie_embeddings:
+        state = {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+    config = to_hf_config(model, special_ids) | (extra or {})
+    (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    replace_directory(temporary, directory)
+
+
+def load_language_model(directory: Path) -> LanguageModel:
+    """A causal language model.
+
+    Raises:
+        DataError: no model there, another architecture, or weights that do not fit.
+    """
+    return _load(directory, LanguageModel, CAUSAL_LM)
+
+
+def load_scalar_model(directory: Path) -> ScalarModel:
+    """A reward model with one label.
+
+    Raises:
+        DataError: no model there, another architecture, or weights that do not fit.
+    """
+    return _load(directory, ScalarModel, SEQUENCE_CLASSIFICATION)
+
+
+def read_hf_config(directory: Path) -> dict[str, Any]:
+    """config.json of a model directory.
+
+    Raises:
+        DataError: no such file, or not JSON.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise DataError(f"no model at {str(directory)!r}: it has no config.json; check the path")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{str(path)!r} is not JSON: {error}") from error
+
+
+def to_hf_config(
+    model: LanguageModel | ScalarModel, special_ids: dict[str, int]
+) -> dict[str, Any]:
+    """Our config in the words of transformers' LlamaConfig."""
+    config = model.config
+    scalar = isinstance(model, ScalarModel)
+    return {
+        "architectures": [SEQUENCE_CLASSIFICATION if scalar else CAUSAL_LM],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "intermediate_size": config.ffn_dim,
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": config.tie_embeddings,
+        "torch_dtype": "float32",
+        **special_ids,
+        **({"num_labels": 1} if scalar else {}),
+    }
+
+
+def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
+    """The inverse of `to_hf_config`.
+
+    Raises:
+        DataError: a model that is not a plain Llama.
+    """
+    if raw.get("model_type") != "llama":
+        raise DataError(f"model_type is {raw.get('model_type')!r}; only Llama models are supported")
+    rope = raw.get("rope_parameters") or {}
+    heads = raw["num_attention_heads"]
+    return ModelConfig(
+        vocab_size=raw["vocab_size"],
+        dim=raw["hidden_size"],
+        num_layers=raw["num_hidden_layers"],
+        num_heads=heads,
+        num_kv_heads=raw.get("num_key_value_heads", heads),
+        ffn_dim=raw["intermediate_size"],
+        context=raw["max_position_embeddings"],
+        norm_eps=raw.get("rms_norm_eps", 1e-6),
+        rope_base=rope.get("rope_theta", raw.get("rope_theta", 10_000.0)),
+        tie_embeddings=raw.get("tie_word_embeddings", False),
+    )
+
+
+def _load(directory: Path, model_type: type[M], architecture: str) -> M:
+    raw = read_hf_config(directory)
+    found = (raw.get("architectures") or ["unknown"])[0]
+    if found != architecture:
+        raise DataError(f"{str(directory)!r} holds a {found}; a {architecture} is needed here")
+    config = from_hf_config(raw)
+    try:
+        state = load_file(directory / "model.safetensors")
+    except (SafetensorError, FileNotFoundError) as error:
+        raise DataError(f"weights in {str(directory)!r} cannot be read: {error}") from error
+    with torch.device("meta"):
+        model = model_type(config)
+    if config.tie_embeddings and isinstance(model, LanguageModel):
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    _check_shapes(model, state, directory)
+    model.load_state_dict(state, assign=True)
+    _restore_after_meta(model)
+    return model
+
+
+def _check_shapes(model: nn.Module, state: dict[str, Tensor], directory: Path) -> None:
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise DataError(f"{str(directory)!r} lacks the tensor {name!r} {tuple(tensor.shape)}")
+        if state[name].shape != tensor.shape:
+            raise DataError(
+                f"{name!r} in {str(directory)!r} has shape {tuple(state[name].shape)}; "
+                f"its config.json asks for {tuple(tensor.shape)}"
+            )
+    unknown = sorted(set(state) - set(expected))
+    if unknown:
+        raise DataError(f"{str(directory)!r} holds a tensor that no Llama has: {unknown[0]!r}")
+
+
+def _restore_after_meta(model: LanguageModel | ScalarModel) -> None:
+    """What a state dict does not carry: tied weights and rotary frequencies."""
+    config = model.config
+    model.model.frequencies = rope_frequencies(config.head_dim, config.rope_base)
+    if config.tie_embeddings and isinstance(model, LanguageModel):
+        model.lm_head.weight = model.model.embed_tokens.weight
