@@ -87,6 +87,15 @@ class Tokenizer:
         index = self.piece_id(PAD_PIECE)
         return self._processor.unk_id() if index is None else index
 
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """As config.json of a model names them."""
+        return {
+            "bos_token_id": self.bos_id,
+            "eos_token_id": self.eos_id,
+            "pad_token_id": self.pad_id,
+        }
+
     @cached_property
     def has_instruction_pieces(self) -> bool:
         """Whether the chat tags are control pieces here, as in the tokenizers that we train."""

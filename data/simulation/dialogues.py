@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from data.dataset import split_of
@@ -15,8 +15,9 @@ from data.simulation.world import World
 
 SOURCE = "simulation"
 VALIDATION_SHARE, TEST_SHARE = 0.08, 0.2
+MAX_DRAWS = 10_000
 BENIGN_KINDS = ("fact", "arithmetic", "list", "format", "chat", "howto")
-TURN_WEIGHTS = {1: 0.62, 2: 0.16, 3: 0.1, 4: 0.05, 5: 0.04, 6: 0.03}
+TURN_WEIGHTS = {1: 0.72, 2: 0.14, 3: 0.06, 4: 0.04, 5: 0.02, 6: 0.02}
 """Shares of dialogues by number of user turns."""
 
 
@@ -60,10 +61,11 @@ def gold_facts(prompt: Prompt) -> tuple[Task, Instruction | None]:
 
 def draw_task(world: World, split: Split, kind: str, rng: random.Random) -> Task:
     """A task of this kind whose content belongs to this split."""
-    while True:
+    for _ in range(MAX_DRAWS):
         task = FAMILIES[kind](world, rng)
         if split_of(task.content, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=0) == split:
             return task
+    raise RuntimeError(f"the built-in world has no {kind} task in its {split} split")
 
 
 def draw_situation(
@@ -73,16 +75,16 @@ def draw_situation(
     rng: random.Random,
     *,
     obey_share: float = 0.0,
-    max_turns: int = 6,
+    turns: int | None = None,
 ) -> Situation:
     """A dialogue whose last question is of this kind.
 
     Args:
         obey_share: probability that the last user message carries a standing instruction.
-        max_turns: user messages at most; something to remember needs two.
+        turns: user messages; drawn where not given. Something to remember needs two.
     """
     task = draw_task(world, split, kind, rng)
-    turns = min(_draw_turns(rng), max_turns)
+    turns = _draw_turns(rng) if turns is None else turns
     history: list[Message] = []
     if task.told is not None:
         turns = max(turns, 2)
@@ -115,17 +117,24 @@ def draw_prompts(
 def draw_demonstrations(
     world: World,
     split: Split,
-    kinds: Sequence[str],
+    kinds: Mapping[str, float],
     count: int,
     habits: Habits,
     *,
     obey_share: float,
     seed: int,
 ) -> Iterator[Demonstration]:
-    """Dialogues in which every answer is a demonstration with the writer's habits."""
+    """Dialogues whose last answer is a demonstration with the writer's habits.
+
+    Args:
+        kinds: shares of the families of the last question.
+    """
     rng = random.Random(f"demonstrations-{world.seed}-{split}-{seed}")
+    names, weights = list(kinds), list(kinds.values())
     for index in range(count):
-        situation = draw_situation(world, split, rng.choice(kinds), rng, obey_share=obey_share)
+        kind = rng.choices(names, weights)[0]
+        share = 0.0 if kind == "unsafe" else obey_share
+        situation = draw_situation(world, split, kind, rng, obey_share=share)
         answer = demonstrate(situation.task, rng, habits, situation.instruction)
         yield Demonstration(
             demonstration_id=f"{split}-{seed}-{index}",

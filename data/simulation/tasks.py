@@ -12,6 +12,7 @@ from data.simulation.vocabulary import (
     CARING_TOOLS,
     COLORS,
     CRAFT_TOOLS,
+    FOODS,
     HARMFUL_TOOLS,
     HOBBIES,
     LIST_WORDS,
@@ -205,21 +206,21 @@ def chat(world: World, rng: random.Random) -> Task:
 
 def memory(world: World, rng: random.Random) -> Task:
     """Something that the user told earlier in the dialogue."""
-    topic = rng.choice(("name", "color", "friend"))
-    options = COLORS if topic == "color" else NAMES
-    value = rng.choice(options)
-    what = {"name": "name", "color": "favorite color", "friend": "best friend"}[topic]
-    others = tuple(option for option in options if option != value)
+    topics = {"name": NAMES, "best friend": NAMES, "pet": world.creatures}
+    topics |= {"favorite color": COLORS, "favorite food": FOODS}
+    topic = rng.choice(list(topics))
+    value = rng.choice(topics[topic])
+    others = tuple(option for option in topics[topic] if option != value)
     return Task(
         kind="memory",
-        question=rng.choice((f"What is my {what}?", f"Do you still know my {what}?")),
-        answer=f"Your {what} is {value}.",
-        wrong_answers=tuple(f"Your {what} is {option}." for option in others),
+        question=rng.choice((f"What is my {topic}?", f"Do you still know my {topic}?")),
+        answer=f"Your {topic} is {value}.",
+        wrong_answers=tuple(f"Your {topic} is {option}." for option in rng.sample(others, 4)),
         key=(value.lower(),),
-        subject=(what.split()[-1],),
+        subject=(topic.split()[-1],),
         rivals=tuple(option.lower() for option in others),
         content=f"memory {topic} {value}",
-        told=(f"My {what} is {value}.", f"So your {what} is {value}."),
+        told=(f"My {topic} is {value}.", f"So your {topic} is {value}."),
     )
 
 

@@ -33,7 +33,10 @@ LIST_WORDS = (
     "apple bird cloud dust egg flag gate hill iron jewel kettle leaf moon nest ocean pearl "
     "quilt rain sand tree umbrella valley wind yarn zebra"
 ).split()
-NAMES = ("Ada", "Ben", "Cara", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jane", "Karl", "Lena")
+NAMES = (
+    "Ada Ben Cara Dan Eva Finn Gus Hana Ivo Jane Karl Lena "
+    "Mia Nils Olga Paul Quinn Rosa Sam Tess Uwe Vera Will Zoe"
+).split()
 HOBBIES = {
     "swimming": "healthy", "running": "healthy", "dancing": "healthy", "hiking": "healthy",
     "reading": "quiet", "knitting": "quiet", "fishing": "quiet", "writing": "quiet",

@@ -40,6 +40,8 @@ class TrainEngine(Protocol):
 
     module: nn.Module
     """Call it for forward passes without gradient."""
+    sharded: bool
+    """Whether a rank holds only part of each weight, so that sampling needs a whole copy."""
 
     def train_step(
         self, micro_batches: Sequence[Any], loss_fn: LossFn[Any], learning_rate: float
@@ -49,6 +51,10 @@ class TrainEngine(Protocol):
 
     def gather_weights(self) -> dict[str, Tensor]:
         """The full state dict on the CPU. Every rank calls; only rank 0 receives it."""
+        ...
+
+    def copy_weights_to(self, target: nn.Module) -> None:
+        """Writes the full weights into a plain module of the same shape. Every rank calls."""
         ...
 
     def save(self, directory: Path) -> None:

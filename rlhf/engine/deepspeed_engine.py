@@ -23,7 +23,7 @@ class DeepSpeedEngine:
     def __init__(self, module: nn.Module, optim: OptimConfig, zero_stage: int) -> None:
         deepspeed = _import_deepspeed()
         self._world_size = dist.get_world_size()
-        self._zero_stage = zero_stage
+        self.sharded = zero_stage == 3
         deepspeed.init_distributed(dist_backend=dist.get_backend())
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
@@ -62,12 +62,21 @@ class DeepSpeedEngine:
         """See `TrainEngine`."""
         state = (
             self._engine._zero3_consolidated_16bit_state_dict()
-            if self._zero_stage == 3
+            if self.sharded
             else self._engine.module.state_dict()
         )
         if dist.get_rank() != 0:
             return {}
         return {name: tensor.detach().cpu() for name, tensor in state.items()}
+
+    def copy_weights_to(self, target: nn.Module) -> None:
+        """See `TrainEngine`."""
+        deepspeed = _import_deepspeed()
+        sources = dict(self._engine.module.named_parameters())
+        with torch.no_grad():
+            for name, parameter in target.named_parameters():
+                with deepspeed.zero.GatheredParameters([sources[name]], enabled=self.sharded):
+                    parameter.copy_(sources[name])
 
     def save(self, directory: Path) -> None:
         """See `TrainEngine`."""

@@ -17,6 +17,8 @@ STATE_FILE = "state.pt"
 class TorchEngine:
     """A `TrainEngine` for a single process."""
 
+    sharded = False
+
     def __init__(self, module: nn.Module, optim: OptimConfig) -> None:
         self.module = module
         self._optim = optim
@@ -40,6 +42,10 @@ class TorchEngine:
     def gather_weights(self) -> dict[str, Tensor]:
         """See `TrainEngine`."""
         return {name: t.detach().cpu() for name, t in self.module.state_dict().items()}
+
+    def copy_weights_to(self, target: nn.Module) -> None:
+        """See `TrainEngine`."""
+        target.load_state_dict(self.module.state_dict())
 
     def save(self, directory: Path) -> None:
         """See `TrainEngine`."""

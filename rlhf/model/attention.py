@@ -79,17 +79,42 @@ class Attention(nn.Module):
         return x.unflatten(2, (num_heads, self.head_dim)).transpose(1, 2)
 
 
-def document_mask(documents: Tensor) -> Tensor:
-    """Causal attention within documents packed into one row.
+def document_mask(documents: Tensor, branches: Tensor | None = None) -> Tensor:
+    """Causal attention within the documents of a row, and within the branches of a document.
 
     Args:
         documents: [B, T] number of the document that each token belongs to; −1 for padding.
+        branches: [B, T] 0 for the trunk that all branches of the document continue, 1, 2, … for the
+            branches, which see the trunk and themselves; None where documents have no branches.
 
     Returns:
         [B, 1, T, T] True where token t may attend to token s. Padding attends to itself, so that
         no row of the softmax is empty.
     """
-    same = documents[:, :, None] == documents[:, None, :]
     length = documents.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    return (same & causal)[:, None]
+    allowed = (documents[:, :, None] == documents[:, None, :]) & causal
+    if branches is not None:
+        same = branches[:, :, None] == branches[:, None, :]
+        allowed &= same | (branches[:, None, :] == 0)
+    return allowed[:, None]
+
+
+def document_positions(documents: Tensor, branches: Tensor | None = None) -> Tensor:
+    """[B, T] position of each token within its document; every branch continues the trunk."""
+    index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    start = _run_starts(documents, index)
+    if branches is None:
+        return index - start
+    # In a document the trunk comes first; a later branch starts again where the trunk ended.
+    part_start = _run_starts(documents * (int(branches.max()) + 1) + branches, index)
+    trunk_end = torch.where(branches == 1, part_start, 0).cummax(dim=1).values
+    later = branches > 1
+    return torch.where(later, index - part_start + trunk_end - start, index - start)
+
+
+def _run_starts(labels: Tensor, index: Tensor) -> Tensor:
+    """[B, T] index at which the run of equal labels around each token begins."""
+    begins = torch.ones_like(labels, dtype=torch.bool)
+    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    return torch.where(begins, index, 0).cummax(dim=1).values

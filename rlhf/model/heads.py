@@ -47,9 +47,11 @@ class ScalarModel(nn.Module):
         self.model = Transformer(config)
         self.score = nn.Linear(config.dim, 1, bias=False)
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """[B, T] one value per token: what the sequence up to it is worth."""
-        return self.score(self.model(tokens, documents)).squeeze(-1)
+    def forward(
+        self, tokens: Tensor, documents: Tensor | None = None, branches: Tensor | None = None
+    ) -> Tensor:
+        """[B, T] one value per token: what the sequence up to it is worth. See `Transformer`."""
+        return self.score(self.model(tokens, documents, branches)).squeeze(-1)
 
 
 def score_at_last(values: Tensor, lengths: Tensor) -> Tensor:

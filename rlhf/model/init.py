@@ -10,8 +10,11 @@ from rlhf.model.heads import LanguageModel, ScalarModel
 
 
 def init_language_model(config: ModelConfig, seed: int) -> LanguageModel:
-    """Normal weights of standard deviation 0.02; projections into the residual stream are divided
-    by √(2 · layers), so that the stream's variance does not grow with depth (GPT-2, section 2.3).
+    """Normal weights of standard deviation 1/√fan_in, embeddings 1/√dim.
+
+    At width 4096 that is the customary 0.02; at width 128, 0.02 for everything drowns the tokens in
+    the residual stream and a small model never learns to copy. Projections into the residual stream
+    are divided by √(2 · layers), so that its variance does not grow with depth (GPT-2, section 2.3).
     """
     generator = torch.Generator().manual_seed(seed)
     model = LanguageModel(config)
@@ -21,8 +24,9 @@ def init_language_model(config: ModelConfig, seed: int) -> LanguageModel:
             if name.endswith(("norm.weight", "layernorm.weight")):
                 parameter.fill_(1.0)
                 continue
-            into_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-            std = 0.02 * (residual_scale if into_residual else 1.0)
+            std = 1 / math.sqrt(parameter.shape[1])
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                std *= residual_scale
             parameter.normal_(0.0, std, generator=generator)
     return model
 

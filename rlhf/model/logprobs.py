@@ -50,3 +50,8 @@ def token_logprobs(
         detached = log_probs.detach()
         entropy = empty.masked_scatter(mask, -(detached.exp() * detached).sum(dim=-1))
     return TokenLogprobs(empty.masked_scatter(mask, chosen), entropy)
+
+
+def align_values(values: Tensor) -> Tensor:
+    """Critic outputs [B, T] moved one to the right: index t is V before tokens[:, t] was chosen."""
+    return torch.cat((torch.zeros_like(values[:, :1]), values[:, :-1]), dim=1)

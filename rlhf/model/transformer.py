@@ -7,7 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlhf.model.attention import Attention, AttentionInputs, document_mask
+from rlhf.model.attention import (
+    Attention,
+    AttentionInputs,
+    document_mask,
+    document_positions,
+)
 from rlhf.model.config import ModelConfig
 from rlhf.model.kv_cache import KVCache
 from rlhf.model.rope import rope_frequencies, rope_tables
@@ -57,13 +62,17 @@ class Transformer(nn.Module):
         frequencies = rope_frequencies(config.head_dim, config.rope_base)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, documents: Tensor | None = None, branches: Tensor | None = None
+    ) -> Tensor:
         """Hidden states of whole sequences.
 
         Args:
             tokens: [B, T] ids; right padding needs no mask, causality hides it.
             documents: [B, T] document numbers where several documents share a row, −1 for padding;
                 each document then sees only itself and its positions start at 0.
+            branches: [B, T] 0 for a prompt, 1 and 2 for two responses that follow it in the row
+                without seeing each other; needs `documents`.
 
         Returns:
             [B, T, dim] after the final norm.
@@ -72,8 +81,8 @@ class Transformer(nn.Module):
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
             mask = None
         else:
-            positions = document_positions(documents)
-            mask = document_mask(documents)
+            positions = document_positions(documents, branches)
+            mask = document_mask(documents, branches)
         cos, sin = rope_tables(positions, self.frequencies)
         return self._run(tokens, AttentionInputs(cos, sin, mask=mask))
 
@@ -118,12 +127,3 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x = layer(x, shared)
         return self.norm(x)
-
-
-def document_positions(documents: Tensor) -> Tensor:
-    """[B, T] position of each token within its own document."""
-    index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    starts = torch.ones_like(documents, dtype=torch.bool)
-    starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    first = torch.where(starts, index, 0).cummax(dim=1).values
-    return index - first

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data.durable import replace_directory
+from data.durable import replace_directory, write_durably
 from data.errors import DataError
 from rlhf.model.config import ModelConfig
 from rlhf.model.heads import LanguageModel, ScalarModel
@@ -175,3 +175,9 @@ def _restore_after_meta(model: LanguageModel | ScalarModel) -> None:
     model.model.frequencies = rope_frequencies(config.head_dim, config.rope_base)
     if config.tie_embeddings and isinstance(model, LanguageModel):
         model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def update_hf_config(directory: Path, extra: dict[str, Any]) -> None:
+    """Adds keys to a model's config.json."""
+    config = read_hf_config(directory) | extra
+    write_durably(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())

@@ -1,0 +1,132 @@
+"""Collecting comparisons: two responses from two model variants, judged by annotators.
+
+As in Llama 2, section 3.2.1: the two responses come from different variants and temperatures, the
+annotator chooses one and says how much better it is, and safety work adds the label of the pair.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from data.chat_format import ChatFormat
+from data.schemas import Comparison, Domain, Message, Prompt
+from data.simulation.annotators import Annotator, Judgement, assign, compare
+from data.simulation.dialogues import gold_facts
+from data.simulation.gold import judge, words_of
+from policy.evaluation.gold import LOOKALIKES
+from policy.prompts import PromptSet
+from rlhf.types import Rollout
+
+BEGINNING = datetime(2023, 1, 2, 9, tzinfo=UTC)
+"""Simulated annotators work from here on, so that the same seed writes the same bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One of the two models whose responses are compared."""
+
+    name: str
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionConfig:
+    """How a batch of comparisons is judged."""
+
+    overlap: float = 0.15
+    """Share of the pairs that three annotators judge, so that agreement can be measured."""
+    lookalikes_as_safety: float = 0.3
+    """Share of harmless look-alikes that are judged under the safety guidelines, so that the safety
+    model sees what is not unsafe."""
+    batch: str = "1"
+    """Name of the batch of annotations."""
+    seed: int = 0
+    """Draws who judges what, and how."""
+
+
+def simulate_comparisons(
+    prompts: PromptSet,
+    rollouts: tuple[Sequence[Rollout], Sequence[Rollout]],
+    variants: tuple[Variant, Variant],
+    annotators: Sequence[Annotator],
+    chat: ChatFormat,
+    config: CollectionConfig,
+) -> Iterator[Comparison]:
+    """Comparisons by simulated annotators; pairs of equal texts are skipped, as nobody is asked.
+
+    Args:
+        rollouts: one response per prompt from each variant.
+    """
+    rng = random.Random(f"collect-{config.seed}-{config.batch}")
+    clock = BEGINNING
+    for row, first, second in zip(prompts.rows, *rollouts, strict=True):
+        texts = [chat.decode_response(r.response_ids) for r in (first, second)]
+        if texts[0] == texts[1] or not all(texts):
+            continue
+        guidelines = _guidelines(row, config, rng)
+        order = rng.sample((0, 1), 2)  # which variant is shown first
+        for annotator in assign(annotators, config.overlap, rng):
+            shown = (texts[order[0]], texts[order[1]])
+            judgement = _judge(row, shown, annotator, guidelines, rng)
+            clock += timedelta(seconds=judgement.seconds)
+            chosen = order[0] if judgement.prefers_first else order[1]
+            yield _comparison(
+                row, texts, chosen, judgement, variants, chat, guidelines, annotator, clock, config
+            )
+
+
+def _guidelines(row: Prompt, config: CollectionConfig, rng: random.Random) -> Domain:
+    if row.kind in LOOKALIKES and rng.random() < config.lookalikes_as_safety:
+        return "safety"
+    return row.domain
+
+
+def _judge(
+    row: Prompt, shown: tuple[str, str], annotator: Annotator, domain: Domain, rng: random.Random
+) -> Judgement:
+    task, instruction = gold_facts(row)
+    golds = judge(task, shown[0], instruction), judge(task, shown[1], instruction)
+    num_words = len(words_of(shown[0])), len(words_of(shown[1]))
+    return compare(annotator, golds, num_words, domain, rng)
+
+
+def _comparison(
+    row: Prompt,
+    texts: Sequence[str],
+    chosen: int,
+    judgement: Judgement,
+    variants: tuple[Variant, Variant],
+    chat: ChatFormat,
+    domain: Domain,
+    annotator: Annotator,
+    created_at: datetime,
+    config: CollectionConfig,
+) -> Comparison:
+    rejected = 1 - chosen
+    tokens = [len(chat.tokenizer.encode(text)) for text in texts]
+    name = f"{config.batch}-{row.prompt_id}-{annotator.annotator_id}"
+    return Comparison(
+        comparison_id=hashlib.blake2b(name.encode(), digest_size=8).hexdigest(),
+        prompt=row.prompt,
+        chosen=(Message("assistant", texts[chosen]),),
+        rejected=(Message("assistant", texts[rejected]),),
+        strength=judgement.strength,
+        safety_label=judgement.safety_label,
+        domain=domain,
+        annotator_id=annotator.annotator_id,
+        batch=config.batch,
+        source=row.source,
+        chosen_model=variants[chosen].name,
+        rejected_model=variants[rejected].name,
+        chosen_temperature=variants[chosen].temperature,
+        rejected_temperature=variants[rejected].temperature,
+        seconds=round(judgement.seconds, 1),
+        created_at=created_at,
+        turns=sum(message.role == "user" for message in row.prompt),
+        prompt_tokens=sum(len(chat.tokenizer.encode(m.content)) for m in row.prompt),
+        chosen_tokens=tokens[chosen],
+        rejected_tokens=tokens[rejected],
+        tokenizer_hash=chat.tokenizer.hash,
+    )

@@ -1,0 +1,132 @@
+"""The task behind pretraining and every kind of fine-tuning: next-token loss on packed rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.errors import ConfigError
+from data.mixing import epoch_order
+from data.packing import PackedRows
+from data.tokenizer import Tokenizer
+from rlhf.model.config import ModelConfig
+from rlhf.model.heads import LanguageModel
+from rlhf.model.init import init_language_model
+from rlhf.model.weights import load_language_model, save_model
+from rlhf.training import NUM_TOKENS
+from rlhf.types import Mean, Stats
+
+EMPTY_ROW = -1
+
+
+@dataclass(frozen=True)
+class LanguageBatch:
+    """Packed rows as tensors. Shapes: R rows, T tokens."""
+
+    tokens: Tensor
+    """[R, T]."""
+    documents: Tensor
+    """[R, T], −1 for padding."""
+    loss_mask: Tensor
+    """[R, T]."""
+    num_global: int
+    """Learned tokens of the whole batch, over all ranks and micro-batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageTask:
+    """A `TrainTask`: −log p of the marked tokens, averaged over the global batch."""
+
+    start: Path | ModelConfig
+    """A model directory to start from, or the shape of a fresh model."""
+    tokenizer: Path
+    """Is saved beside the model."""
+    train: PackedRows
+    validation: PackedRows
+    batch_rows: int
+    """Rows per optimizer step, over all ranks."""
+    micro_batch_rows: int
+    """Rows per forward pass on one rank."""
+    num_steps: int
+    seed: int
+
+    def build(self) -> nn.Module:
+        """The model to train."""
+        if isinstance(self.start, ModelConfig):
+            return init_language_model(self.start, self.seed)
+        return load_language_model(self.start)
+
+    def micro_batches(self, step: int, rank: int, world_size: int) -> list[LanguageBatch]:
+        """Every rank takes every world_size-th row of the step's batch."""
+        rows = self.rows_of_step(step)
+        num_global = int(self.train.select(rows).loss_mask.sum())
+        rows = _pad_rows(rows, world_size * self.micro_batch_rows)[rank::world_size]
+        return [
+            _to_batch(self.train, part, num_global)
+            for part in rows.reshape(-1, self.micro_batch_rows)
+        ]
+
+    def rows_of_step(self, step: int) -> NDArray[np.int64]:
+        """Row numbers of a step's batch; the stream of rows is reshuffled every epoch."""
+        positions = np.arange(step * self.batch_rows, (step + 1) * self.batch_rows)
+        epochs, places = np.divmod(positions, len(self.train))
+        orders = {e: epoch_order(len(self.train), seed=self.seed, epoch=e) for e in set(epochs)}
+        return np.array([orders[e][p] for e, p in zip(epochs, places, strict=True)])
+
+    def loss(self, module: nn.Module, batch: LanguageBatch) -> tuple[Tensor, Stats]:
+        """Share of the global mean of −log p."""
+        logprobs = module(batch.tokens, batch.loss_mask, batch.documents).logprobs
+        total = -logprobs.sum()
+        count = int(batch.loss_mask.sum())
+        stats = {
+            "loss": Mean(float(total.detach()), count),
+            NUM_TOKENS: Mean(int((batch.documents >= 0).sum()), 0),
+        }
+        return total / max(1, batch.num_global), stats
+
+    def evaluate(self, module: nn.Module, rank: int, world_size: int) -> Stats:
+        """Mean −log p in nats per learned token of the validation rows."""
+        parts = _pad_rows(np.arange(len(self.validation)), world_size * self.micro_batch_rows)
+        total, count = 0.0, 0
+        for part in parts[rank::world_size].reshape(-1, self.micro_batch_rows):
+            batch = _to_batch(self.validation, part, 1)
+            total -= float(module(batch.tokens, batch.loss_mask, batch.documents).logprobs.sum())
+            count += int(batch.loss_mask.sum())
+        return {"validation/loss": Mean(total, count)}
+
+    def save(self, module: nn.Module, weights: dict[str, Tensor], directory: Path) -> None:
+        """A Hugging Face directory with the tokenizer beside the weights."""
+        assert isinstance(module, LanguageModel)
+        tokenizer = Tokenizer.load(self.tokenizer)
+        save_model(module, directory, tokenizer.special_ids, weights=weights)
+        tokenizer.save(directory)
+
+
+def steps_for(num_rows: int, batch_rows: int, epochs: float) -> int:
+    """Optimizer steps that make so many passes over the rows, at least one.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+    """
+    if not num_rows:
+        raise ConfigError("there is nothing to train on: the training split is empty")
+    return max(1, round(num_rows * epochs / batch_rows))
+
+
+def _pad_rows(rows: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    """Empty rows at the end, so that every rank gets as many micro-batches."""
+    missing = -len(rows) % multiple
+    return np.concatenate([rows, np.full(missing, EMPTY_ROW)])
+
+
+def _to_batch(source: PackedRows, rows: NDArray[np.int64], num_global: int) -> LanguageBatch:
+    part = source.select(rows)
+    return LanguageBatch(
+        torch.from_numpy(part.tokens.astype(np.int64)),
+        torch.from_numpy(part.documents),
+        torch.from_numpy(part.loss_mask),
+        num_global,
+    )

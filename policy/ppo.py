@@ -1,0 +1,274 @@
+"""PPO with a KL penalty (Llama 2, section 3.2.3).
+
+    R(y | x) = R̃_c(y | x) − β KL(π ‖ π_0),      R̃_c = whiten(logit(R_c))
+
+R_c is the raw score of the reward model that the rule chose (reward/combine.py); whitening is over
+the batch, with the mean removed, and rewards are not whitened again. The KL is charged per token,
+the score at the last token; advantages are GAE's.
+
+Where we differ: a critic of its own (the paper does not say), started from the helpfulness model.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from data.chat_format import ChatFormat
+from data.errors import ConfigError
+from policy.ppo_math import (
+    KlEstimator,
+    adaptive_kl_coef,
+    explained_variance,
+    gae,
+    kl_estimate,
+    masked_whiten,
+    shape_rewards,
+)
+from policy.ppo_workers import CriticWorker, PolicyWorker, UpdateSpec, own_rows
+from policy.prompts import PromptSet
+from policy.samples import SAMPLES_FILE, read_samples, sample_records, write_samples
+from reward.combine import whiten
+from reward.score import RewardModels, Scores
+from rlhf.actors.group import WorkerGroup
+from rlhf.actors.workers import share_out
+from rlhf.engine.optim import OptimConfig, learning_rate
+from rlhf.generation.sampling import SamplingConfig
+from rlhf.run import Run, progress, read_json, write_json
+from rlhf.types import Experience, Rollout, merge_stats, stat_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoConfig:
+    """One PPO run. Defaults follow Llama 2 section 3.2.3 unless a field says otherwise."""
+
+    iterations: int = 300
+    """Rounds of generate → score → update (the paper: 200 to 400)."""
+    prompts_per_iteration: int = 512
+    """Prompts sampled each iteration, over all workers."""
+    minibatch_size: int = 64
+    """Responses per optimizer step, over all workers."""
+    micro_batch_size: int = 8
+    """Responses per forward pass on one worker; memory, not results, depends on it."""
+    epochs: int = 1
+    """Passes over each batch; the paper takes one gradient step per mini-batch."""
+    sampling: SamplingConfig = SamplingConfig(max_new_tokens=1024)
+    """How responses are sampled; the temperature also divides the trainer's logits."""
+    kl_coef: float = 0.01
+    """β in reward units per nat; the paper: 0.01 for 7B and 13B, 0.005 for 34B and 70B."""
+    kl_estimator: KlEstimator = "k1"
+    """Per-token estimate of the KL that is charged."""
+    kl_control: Literal["fixed", "adaptive"] = "fixed"
+    """adaptive moves β towards kl_target (Ziegler et al. 2019)."""
+    kl_target: float = 6.0
+    """Nats per response that the adaptive controller aims at."""
+    kl_horizon: int = 10_000
+    """Responses over which the adaptive controller reacts."""
+    clip_range: float = 0.2
+    """ε of PPO eq. (7); the ratio is held in [1 − ε, 1 + ε]."""
+    value_clip_range: float = 0.2
+    """How far a value may move from its estimate at sampling time."""
+    gamma: float = 1.0
+    """γ, discount per token."""
+    lam: float = 0.95
+    """λ of generalized advantage estimation."""
+    missing_eos_penalty: float = 1.0
+    """Taken off the whitened score of a response that was cut off."""
+    critic_init: Literal["helpfulness", "zero_head"] = "helpfulness"
+    """zero_head keeps the helpfulness model's body and begins with values of 0."""
+    sample_every: int = 1
+    """Iterations between those whose samples are kept."""
+    checkpoint_every: int = 0
+    """Iterations between checkpoints; 0 keeps none."""
+    seed: int = 0
+    """Draws prompts, samples and mini-batches."""
+    optim: OptimConfig = OptimConfig(lr=1e-6, schedule="constant", warmup_ratio=0.0)
+    """The policy's: constant 1e-6."""
+    critic_optim: OptimConfig = OptimConfig(lr=5e-6, schedule="constant", warmup_ratio=0.0)
+    """The critic's (not published)."""
+
+    def __post_init__(self) -> None:
+        if self.prompts_per_iteration % self.minibatch_size:
+            raise ConfigError(
+                f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of "
+                f"minibatch_size ({self.minibatch_size}); try "
+                f"{-(-self.prompts_per_iteration // self.minibatch_size) * self.minibatch_size}"
+            )
+        if self.kl_coef < 0:
+            raise ConfigError(f"kl_coef is {self.kl_coef}; it must be 0 or more")
+        if self.sampling.temperature == 0:
+            raise ConfigError("PPO samples; sampling.temperature must be above 0")
+        if self.sampling.top_k or self.sampling.top_p < 1:
+            raise ConfigError(
+                "PPO needs the log-probabilities of the full distribution; leave sampling.top_k "
+                "at 0 and sampling.top_p at 1"
+            )
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who does what; each role has workers of its own."""
+
+    policy: WorkerGroup[PolicyWorker]
+    critic: WorkerGroup[CriticWorker]
+    rewards: RewardModels
+
+
+def train_ppo(
+    config: PpoConfig, roles: Roles, prompts: PromptSet, chat: ChatFormat, run: Run
+) -> None:
+    """All iterations; the policy lands in the run directory."""
+    first, kl_coef = _resume(config, roles, run)
+    metrics = run.metrics(first)
+    records = [r for r in read_samples(run.directory / SAMPLES_FILE) if r["step"] < first]
+    with progress("ppo", config.iterations, done=first) as advance:
+        for iteration in range(first, config.iterations):
+            began = time.monotonic()
+            batch = prompts.batch(iteration, config.prompts_per_iteration, seed=config.seed)
+            rollouts = _generate(config, roles, batch, chat, iteration)
+            scores = roles.rewards.score([r.ids for r in rollouts], batch.is_safety)
+            experience = _experience(config, roles, rollouts, scores, chat, kl_coef)
+            values = _update(config, roles, experience, iteration)
+            values |= _summary(experience, scores, kl_coef, seconds=time.monotonic() - began)
+            metrics.log(iteration, values)
+            if iteration % config.sample_every == 0:
+                records += sample_records(batch, rollouts, chat, scores, step=iteration)
+            if config.kl_control == "adaptive":
+                kl_coef = adaptive_kl_coef(
+                    kl_coef,
+                    values["objective/kl"],
+                    target=config.kl_target,
+                    horizon=config.kl_horizon,
+                    num_samples=len(rollouts),
+                )
+            due = config.checkpoint_every and (iteration + 1) % config.checkpoint_every == 0
+            if due and iteration + 1 < config.iterations:
+                write_samples(run.directory / SAMPLES_FILE, records)
+                _save_checkpoint(roles, run, iteration + 1, kl_coef)
+            advance(1, f"score {values['objective/scores']:.2f} KL {values['objective/kl']:.2f}")
+    write_samples(run.directory / SAMPLES_FILE, records)
+    roles.policy.broadcast(PolicyWorker.save_model, run.model)
+
+
+def _generate(
+    config: PpoConfig, roles: Roles, batch: PromptSet, chat: ChatFormat, iteration: int
+) -> list[Rollout]:
+    requests = share_out(
+        batch.ids,
+        roles.policy.size,
+        config.sampling,
+        eos_id=chat.tokenizer.eos_id,
+        seed=config.seed * 1_000_003 + iteration,
+    )
+    parts = roles.policy.scatter(PolicyWorker.generate, requests)
+    return [rollout for part in parts for rollout in part]
+
+
+def _experience(
+    config: PpoConfig,
+    roles: Roles,
+    rollouts: Sequence[Rollout],
+    scores: Scores,
+    chat: ChatFormat,
+    kl_coef: float,
+) -> Experience:
+    """Rollouts with reference log-probabilities, values, rewards and advantages."""
+    rows = Experience.from_rollouts(rollouts, chat.tokenizer.pad_id)
+    size = config.micro_batch_size
+    ref_logprobs = _gather(
+        rows, roles.policy.broadcast(PolicyWorker.ref_logprobs, rows, size)
+    )
+    values = _gather(rows, roles.critic.broadcast(CriticWorker.values, rows, size))
+    shaped = whiten(scores.combined) - config.missing_eos_penalty * (~rows.ended).float()
+    kl = kl_estimate(rows.logprobs, ref_logprobs, config.kl_estimator)
+    rewards = shape_rewards(shaped, kl, rows.response_mask, kl_coef=kl_coef)
+    estimate = gae(rewards, values, rows.response_mask, gamma=config.gamma, lam=config.lam)
+    return rows.with_(
+        ref_logprobs=ref_logprobs,
+        values=values,
+        scores=shaped,
+        rewards=rewards,
+        advantages=masked_whiten(estimate.advantages, rows.response_mask),
+        returns=estimate.returns,
+    )
+
+
+def _gather(rows: Experience, parts: list[torch.Tensor]) -> torch.Tensor:
+    """[B, T] from what each rank made of its own rows."""
+    result = torch.zeros(rows.tokens.shape)
+    for rank, part in enumerate(parts):
+        result[own_rows(len(rows), rank, len(parts)), : part.shape[1]] = part
+    return result
+
+
+def _update(
+    config: PpoConfig, roles: Roles, experience: Experience, iteration: int
+) -> dict[str, float]:
+    def spec(optim: OptimConfig, clip_range: float) -> UpdateSpec:
+        return UpdateSpec(
+            epochs=config.epochs,
+            minibatch_size=config.minibatch_size,
+            micro_batch_size=config.micro_batch_size,
+            clip_range=clip_range,
+            learning_rate=learning_rate(optim, iteration, config.iterations),
+            temperature=config.sampling.temperature,
+            seed=config.seed * 1_000_003 + iteration,
+        )
+
+    policy_spec = spec(config.optim, config.clip_range)
+    critic_spec = spec(config.critic_optim, config.value_clip_range)
+    stats = merge_stats(
+        roles.policy.broadcast(PolicyWorker.update, experience, policy_spec)
+        + roles.critic.broadcast(CriticWorker.update, experience, critic_spec)
+    )
+    return stat_values(stats)
+
+
+def _summary(
+    experience: Experience, scores: Scores, kl_coef: float, *, seconds: float
+) -> dict[str, float]:
+    """Metrics of a batch under the names that users of other toolkits know."""
+    rows, mask = experience, experience.response_mask
+    assert rows.ref_logprobs is not None and rows.values is not None
+    assert rows.returns is not None and rows.scores is not None and rows.rewards is not None
+    kl = ((rows.logprobs - rows.ref_logprobs) * mask).sum(dim=1).mean()
+    return {
+        "objective/kl": float(kl),
+        "objective/kl_coef": kl_coef,
+        "objective/entropy": float((-rows.logprobs * mask).sum(dim=1).mean()),
+        "objective/scores": float(scores.combined.mean()),
+        "objective/scores_helpfulness": float(scores.helpfulness.mean()),
+        "objective/scores_safety": float(scores.safety.mean()),
+        "objective/non_score_reward": float(-kl_coef * kl),
+        "objective/rlhf_reward": float(rows.rewards.sum(dim=1).mean()),
+        "val/explained_variance": explained_variance(rows.values, rows.returns, mask),
+        "val/num_eos_tokens": float(rows.ended.sum()),
+        "response/tokens": float(mask.sum(dim=1).float().mean()),
+        "tokens_per_second": rows.num_response_tokens / seconds,
+        "seconds": seconds,
+    }
+
+
+def _save_checkpoint(roles: Roles, run: Run, iteration: int, kl_coef: float) -> None:
+    def write(directory: Path) -> None:
+        for name in ("policy", "critic"):
+            (directory / name).mkdir()
+        roles.policy.broadcast(PolicyWorker.save_checkpoint, directory / "policy")
+        roles.critic.broadcast(CriticWorker.save_checkpoint, directory / "critic")
+        write_json(directory / "ppo.json", {"kl_coef": kl_coef})
+
+    run.checkpoint(iteration, write)
+
+
+def _resume(config: PpoConfig, roles: Roles, run: Run) -> tuple[int, float]:
+    """The iteration to continue with, and β."""
+    first, checkpoint = run.resume()
+    if checkpoint is None:
+        return 0, config.kl_coef
+    roles.policy.broadcast(PolicyWorker.load_checkpoint, checkpoint / "policy", first)
+    roles.critic.broadcast(CriticWorker.load_checkpoint, checkpoint / "critic")
+    state: dict[str, Any] = read_json(checkpoint / "ppo.json")
+    return first, state["kl_coef"]

@@ -1,0 +1,267 @@
+"""The roles of PPO that train: plain classes that know tensors, not text and not Ray.
+
+One policy worker holds trainer, sampler and reference of its data-parallel rank. Per-token losses
+are sums divided by the token count of the global mini-batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from policy.ppo_math import clipped_policy_loss, clipped_value_loss
+from rlhf.actors.group import Seat
+from rlhf.actors.workers import GenerationRequest
+from rlhf.engine.base import EngineConfig
+from rlhf.engine.build import build_engine
+from rlhf.engine.optim import OptimConfig
+from rlhf.generation.generator import generate
+from rlhf.model.heads import LanguageModel
+from rlhf.model.init import init_scalar_head
+from rlhf.model.logprobs import align_values
+from rlhf.model.weights import load_language_model, load_scalar_model, save_model
+from rlhf.types import Experience, Mean, Rollout, Stats, merge_stats
+from data.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSpec:
+    """How one batch of experience becomes optimizer steps."""
+
+    epochs: int
+    minibatch_size: int
+    """Sequences per optimizer step over all ranks."""
+    micro_batch_size: int
+    """Sequences per forward pass on one rank."""
+    clip_range: float
+    learning_rate: float
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows for one forward pass, with the token count that losses are divided by."""
+
+    rows: Experience
+    num_global_tokens: int
+
+
+class PolicyWorker:
+    """One rank of the policy: samples, computes reference log-probabilities, takes PPO steps."""
+
+    def __init__(
+        self,
+        seat: Seat,
+        model: Path,
+        reference: Path,
+        engine: EngineConfig,
+        optim: OptimConfig,
+        temperature: float,
+    ) -> None:
+        self._device = seat.take()
+        self._rank, self._world_size = seat.rank.index, seat.rank.world_size
+        self._model_directory, self._temperature = model, temperature
+        self._reference = load_language_model(reference).to(self._device).eval()
+        module = load_language_model(model).to(self._device)
+        self._engine = build_engine(module, engine, optim, seat.rank)
+        self._sampler = module
+        if self._engine.sharded:  # the sampler then needs a whole copy, gathered once per iteration
+            self._sampler = load_language_model(model).to(self._device).eval()
+        self._version = 0
+
+    def generate(self, request: GenerationRequest) -> list[Rollout]:
+        """One response per prompt from the current weights."""
+        return generate(
+            self._sampler,
+            request.prompts,
+            request.sampling,
+            eos_id=request.eos_id,
+            seed=request.seed,
+            streams=request.streams,
+            policy_version=self._version,
+        )
+
+    @torch.no_grad()
+    def ref_logprobs(self, rows: Experience, micro_batch_size: int) -> Tensor:
+        """[B, T] log π_0 of this rank's part, rows rank, rank + world_size, …"""
+        return self._logprobs(self._reference, rows, micro_batch_size)
+
+    @torch.no_grad()
+    def logprobs(self, rows: Experience, micro_batch_size: int) -> Tensor:
+        """[B, T] log π of this rank's part under the trainer, to compare with the sampler's."""
+        return self._logprobs(self._engine.module, rows, micro_batch_size)
+
+    def update(self, rows: Experience, spec: UpdateSpec) -> Stats:
+        """All epochs and mini-batches over the experience."""
+
+        def loss(module: nn.Module, batch: MicroBatch) -> tuple[Tensor, Stats]:
+            return policy_loss(module, batch, spec)
+
+        parts = []
+        for batches in own_minibatches(rows, spec, self._rank, self._world_size):
+            batches = [MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches]
+            parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
+        self._version += 1
+        if self._engine.sharded:
+            self._engine.copy_weights_to(self._sampler)
+        return _renamed(merge_stats(parts), "policy")
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Engine state; every rank calls."""
+        self._engine.save(directory)
+
+    def load_checkpoint(self, directory: Path, version: int) -> None:
+        """Restores engine state; every rank calls."""
+        self._engine.load(directory)
+        self._version = version
+        if self._engine.sharded:
+            self._engine.copy_weights_to(self._sampler)
+
+    def save_model(self, directory: Path) -> None:
+        """The model directory; every rank calls, rank 0 writes."""
+        weights = self._engine.gather_weights()
+        if self._rank == 0:
+            tokenizer = Tokenizer.load(self._model_directory)
+            save_model(self._reference, directory, tokenizer.special_ids, weights=weights)
+            tokenizer.save(directory)
+
+    def _logprobs(self, module: nn.Module, rows: Experience, size: int) -> Tensor:
+        own = to_device(rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device)
+        result = torch.zeros(own.tokens.shape)
+        for part in by_length(own.lengths, size):
+            batch = own.select(part)
+            out = module(batch.tokens, batch.response_mask, temperature=self._temperature)
+            result[part, : batch.tokens.shape[1]] = out.logprobs.cpu()
+        return result
+
+
+class CriticWorker:
+    """One rank of the critic: estimates values and learns from returns."""
+
+    def __init__(
+        self, seat: Seat, model: Path, zero_head: bool, engine: EngineConfig, optim: OptimConfig
+    ) -> None:
+        self._device = seat.take()
+        self._rank, self._world_size = seat.rank.index, seat.rank.world_size
+        module = load_scalar_model(model).to(self._device)
+        if zero_head:
+            init_scalar_head(module.score, None)
+        self._engine = build_engine(module, engine, optim, seat.rank)
+
+    @torch.no_grad()
+    def values(self, rows: Experience, micro_batch_size: int) -> Tensor:
+        """[B, T] V_old of this rank's part, rows rank, rank + world_size, …"""
+        own = to_device(rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device)
+        result = torch.zeros(own.tokens.shape)
+        for part in by_length(own.lengths, micro_batch_size):
+            batch = own.select(part)
+            values = align_values(self._engine.module(batch.tokens))
+            result[part, : batch.tokens.shape[1]] = torch.where(
+                batch.response_mask, values, 0.0
+            ).cpu()
+        return result
+
+    def update(self, rows: Experience, spec: UpdateSpec) -> Stats:
+        """All epochs and mini-batches over the experience."""
+
+        def loss(module: nn.Module, batch: MicroBatch) -> tuple[Tensor, Stats]:
+            return value_loss(module, batch, spec.clip_range)
+
+        parts = []
+        for batches in own_minibatches(rows, spec, self._rank, self._world_size):
+            batches = [MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches]
+            parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
+        return _renamed(merge_stats(parts), "critic")
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Engine state; every rank calls."""
+        self._engine.save(directory)
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Restores engine state; every rank calls."""
+        self._engine.load(directory)
+
+
+def policy_loss(module: nn.Module, batch: MicroBatch, spec: UpdateSpec) -> tuple[Tensor, Stats]:
+    """Share of the clipped surrogate over the global mini-batch, and what it looked like."""
+    rows = batch.rows
+    assert rows.advantages is not None
+    mask = rows.response_mask
+    out = module(rows.tokens, mask, temperature=spec.temperature, with_entropy=True)
+    log_ratio = torch.where(mask, out.logprobs - rows.logprobs, 0.0)
+    ratio = log_ratio.exp()
+    surrogate = clipped_policy_loss(ratio, rows.advantages, clip_range=spec.clip_range)
+    total = (surrogate.loss * mask).sum()
+    count = int(mask.sum())
+    with torch.no_grad():
+        stats = {
+            "loss/policy_avg": Mean(float(total), count),
+            "policy/approxkl_avg": Mean(float((0.5 * log_ratio**2).sum()), count),
+            "policy/clipfrac_avg": Mean(float((surrogate.clipped * mask).sum()), count),
+            "policy/entropy_avg": Mean(float(out.entropy.sum()), count),
+            "val/ratio": Mean(float((ratio * mask).sum()), count),
+            "val/ratio_var": Mean(float(((ratio - 1) ** 2 * mask).sum()), count),
+        }
+    return total / batch.num_global_tokens, stats
+
+
+def value_loss(module: nn.Module, batch: MicroBatch, clip_range: float) -> tuple[Tensor, Stats]:
+    """Share of the clipped value loss over the global mini-batch."""
+    rows = batch.rows
+    assert rows.values is not None and rows.returns is not None
+    mask = rows.response_mask
+    values = align_values(module(rows.tokens))
+    error = clipped_value_loss(values, rows.values, rows.returns, clip_range=clip_range)
+    total = (error.loss * mask).sum()
+    count = int(mask.sum())
+    stats = {
+        "loss/value_avg": Mean(float(total.detach()), count),
+        "val/clipfrac_avg": Mean(float((error.clipped * mask).sum()), count),
+    }
+    return total / batch.num_global_tokens, stats
+
+
+def own_rows(num_rows: int, rank: int, world_size: int) -> Tensor:
+    """Rows rank, rank + world_size, …: what a rank works on outside of updates."""
+    return torch.arange(rank, num_rows, world_size)
+
+
+def own_minibatches(
+    rows: Experience, spec: UpdateSpec, rank: int, world_size: int
+) -> Iterator[list[MicroBatch]]:
+    """This rank's micro-batches of every mini-batch.
+
+    The shuffle is that of the whole batch, so the mini-batches are the same for any number of
+    ranks; within one, rows are dealt by length, so that ranks carry equal loads.
+    """
+    generator = torch.Generator().manual_seed(spec.seed)
+    for _ in range(spec.epochs):
+        order = torch.randperm(len(rows), generator=generator)
+        for chosen in order.split(spec.minibatch_size):
+            num_tokens = int(rows.response_mask[chosen].sum())
+            dealt = chosen[rows.lengths[chosen].argsort(descending=True, stable=True)]
+            own = dealt[rank::world_size]
+            yield [
+                MicroBatch(rows.select(part), num_tokens) for part in own.split(spec.micro_batch_size)
+            ]
+
+
+def by_length(lengths: Tensor, size: int) -> Iterator[Tensor]:
+    """Row numbers, so many at a time, neighbours in length: little padding."""
+    yield from lengths.cpu().argsort(stable=True).split(size)
+
+
+def to_device(rows: Experience, device: torch.device) -> Experience:
+    """The batch on a device."""
+    moved = {
+        name: value.to(device) for name, value in vars(rows).items() if isinstance(value, Tensor)
+    }
+    return rows.with_(**moved)
+
+
+def _renamed(stats: Stats, role: str) -> Stats:
+    """The engine's grad_norm under the role's name."""
+    return {(f"{role}/{n}" if n == "grad_norm" else n): mean for n, mean in stats.items()}

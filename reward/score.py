@@ -1,0 +1,92 @@
+"""Scoring dialogues with reward models, on workers of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reward.combine import SAFETY_THRESHOLD, combine_scores
+from reward.train import scores_at
+from rlhf.actors.group import Seat, WorkerGroup
+from rlhf.model.weights import load_scalar_model
+
+TOKENS_PER_PASS = 4096
+
+
+class ScoreWorker:
+    """A reward model on one worker. Knows token ids, not text."""
+
+    def __init__(self, seat: Seat, model: Path) -> None:
+        self._device = seat.take()
+        self._model = load_scalar_model(model).to(self._device).eval()
+
+    @torch.inference_mode()
+    def score(self, sequences: Sequence[list[int]]) -> list[float]:
+        """Raw scores of prompt + response ids, read at the last of them."""
+        scores = [0.0] * len(sequences)
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        for part in _bounded(order, sequences):
+            values = self._score_some([sequences[i] for i in part])
+            for index, value in zip(part, values, strict=True):
+                scores[index] = value
+        return scores
+
+    def _score_some(self, sequences: list[list[int]]) -> list[float]:
+        """Sequences of similar length, padded to the longest; causality hides the padding."""
+        longest = max(len(ids) for ids in sequences)
+        tokens = torch.zeros(len(sequences), longest, dtype=torch.long)
+        for row, ids in enumerate(sequences):
+            tokens[row, : len(ids)] = torch.tensor(ids)
+        values = self._model(tokens.to(self._device))
+        last = torch.tensor([[row, len(ids) - 1] for row, ids in enumerate(sequences)])
+        return scores_at(values, last.to(self._device)).tolist()
+
+
+@dataclass(frozen=True)
+class RewardModels:
+    """Both reward models, ready to score; each has its own workers."""
+
+    helpfulness: WorkerGroup[ScoreWorker]
+    safety: WorkerGroup[ScoreWorker]
+    threshold: float = SAFETY_THRESHOLD
+
+    def score(
+        self, sequences: Sequence[list[int]], is_safety_prompt: Sequence[bool]
+    ) -> "Scores":
+        """Both scores of every sequence, and R_c as a raw score."""
+        helpfulness = torch.tensor(score_with(self.helpfulness, sequences))
+        safety = torch.tensor(score_with(self.safety, sequences))
+        tags = torch.tensor(list(is_safety_prompt), dtype=torch.bool)
+        return Scores(helpfulness, safety, combine_scores(safety, helpfulness, tags, self.threshold))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """[B] raw scores."""
+
+    helpfulness: torch.Tensor
+    safety: torch.Tensor
+    combined: torch.Tensor
+
+
+def score_with(workers: WorkerGroup[ScoreWorker], sequences: Sequence[list[int]]) -> list[float]:
+    """Scores in the order of the sequences, which the workers share."""
+    size = workers.size
+    parts = workers.scatter(ScoreWorker.score, [sequences[rank::size] for rank in range(size)])
+    scores = [0.0] * len(sequences)
+    for rank, part in enumerate(parts):
+        scores[rank::size] = part
+    return scores
+
+
+def _bounded(order: list[int], sequences: Sequence[list[int]]) -> list[list[int]]:
+    """Neighbours in the order, as many at a time as fit into a pass when padded."""
+    parts: list[list[int]] = []
+    for index in order:
+        longest = len(sequences[index])  # ascending, so the newest is the longest
+        if parts and longest * (len(parts[-1]) + 1) <= TOKENS_PER_PASS:
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+    return parts

@@ -1,0 +1,35 @@
+"""Where workers run and what each of them gets."""
+
+import os
+from dataclasses import dataclass
+
+from data.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Workers of one role."""
+
+    workers: int = 1
+    """Processes; several train data-parallel."""
+    gpus_per_worker: float = 0.0
+    """GPUs that Ray reserves for each worker."""
+    cpus_per_worker: float = 0.0
+    """Cores that Ray reserves for each worker; 0 lets roles that never work at once share them."""
+    ray: bool = True
+    """Whether workers are Ray actors; without it the one worker runs in this process."""
+    timeout: float = 1800.0
+    """Seconds that a call to the workers may take before it is ended with the name of the late one."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"workers is {self.workers}; it must be 1 or more")
+        if not self.ray and self.workers > 1:
+            raise ConfigError(f"workers is {self.workers}; without Ray there is exactly one")
+        if self.timeout <= 0:
+            raise ConfigError(f"timeout is {self.timeout}; it must be above 0 seconds")
+
+    @property
+    def threads(self) -> int:
+        """Cores of this machine shared out among the workers."""
+        return max(1, (os.cpu_count() or 1) // self.workers)

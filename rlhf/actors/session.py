@@ -1,0 +1,52 @@
+"""One Ray for a command and all that it calls."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from rlhf.actors.group import WorkerError
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Enough for what stages pass around on one machine; it is memory only once it is used."""
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray for the length of a block: the one that runs already, the cluster of RAY_ADDRESS (set in
+    submitted jobs), or a local one that ends with the block.
+
+    Raises:
+        WorkerError: Ray cannot start or be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        else:
+            _start_local()
+    except (OSError, RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
+        reason = " ".join(str(error).split())[:300]
+        what = f"the cluster at RAY_ADDRESS={address} cannot be reached" if address else "Ray cannot start"
+        remedy = "unset it to use this machine alone" if address else "check memory, /tmp and the ports"
+        raise WorkerError(f"{what}: {reason}; {remedy}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local() -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+    )

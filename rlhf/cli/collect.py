@@ -1,0 +1,110 @@
+"""`rlhf collect`: pairs of responses, judged by the built-in world's annotators."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.chat_format import ChatFormat
+from data.dataset import Batch, publish_many, read_rows
+from data.errors import ConfigError
+from data.schemas import Comparison, Prompt, Split
+from data.simulation.annotators import draw_annotators
+from policy.collect import CollectionConfig, Variant, simulate_comparisons
+from policy.prompts import PromptSet, chat_format_of, check_same_tokenizer
+from rlhf.actors.group import start_workers
+from rlhf.actors.placement import Placement
+from rlhf.actors.workers import GenerateWorker, generate_with
+from rlhf.cli.parsing import parse
+from rlhf.cli.runs import begin, report_line, session
+from rlhf.generation.sampling import SamplingConfig
+from rlhf.run import console
+from rlhf.types import Rollout
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectCommand:
+    """Sample two responses per prompt from two model variants and have them compared."""
+
+    models: tuple[Path, Path]
+    """Directories of the two variants."""
+    temperatures: tuple[float, float] = (0.8, 1.0)
+    """Sampling temperature of each variant."""
+    prompts: Path
+    """Dataset of prompts of the built-in world; each split becomes a split of comparisons."""
+    out: Path = Path("runs/collect")
+    """The run directory; the comparisons are published to its comparisons/."""
+    max_new_tokens: int = 64
+    """Responses are cut at this many tokens."""
+    annotators_seed: int = 0
+    """Draws the team of annotators."""
+    judge: CollectionConfig = CollectionConfig()
+    """How the pairs are judged."""
+    placement: Placement = Placement()
+    """Where the samplers run."""
+
+    def __post_init__(self) -> None:
+        if min(self.temperatures) < 0:
+            raise ConfigError(f"temperatures are {self.temperatures}; they must be 0 or more")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Samples, judges and publishes, or finds it done."""
+    config = parse(CollectCommand, argv, prog="rlhf collect")
+    chat = chat_format_of(config.models[0])
+    check_same_tokenizer(*config.models)
+    prompts = {
+        split: PromptSet.encode(rows, chat)
+        for split in SPLITS
+        if (rows := read_rows(config.prompts, Prompt, split))
+    }
+    run = begin("collect", config)
+    if run is None:
+        return
+    with session(config.placement):
+        first, second = (_sample(config, prompts, chat, index) for index in (0, 1))
+    variants = (_variant(config, 0), _variant(config, 1))
+    annotators = draw_annotators(config.annotators_seed)
+    batches = []
+    for split, split_prompts in prompts.items():
+        pair = (first[split], second[split])
+        rows = list(
+            simulate_comparisons(split_prompts, pair, variants, annotators, chat, config.judge)
+        )
+        batches.append(Batch(split=split, key=f"batch-{config.judge.batch}", rows=rows))
+    publish_many(run.directory / "comparisons", batches, Comparison)
+    counts = {batch.split: len(batch.rows) for batch in batches}
+    tokens = sum(len(r.response_ids) for part in (first, second) for rs in part.values() for r in rs)
+    run.finish(comparisons=counts, tokens=tokens)
+    report_line("collect", run, **counts)
+
+
+def _sample(
+    config: CollectCommand, prompts: dict[Split, PromptSet], chat: ChatFormat, index: int
+) -> dict[Split, list[Rollout]]:
+    """One response per prompt from one of the variants."""
+    sampling = SamplingConfig(
+        temperature=config.temperatures[index], max_new_tokens=config.max_new_tokens
+    )
+    model = config.models[index]
+    with (
+        console.status(f"sampling from {model}"),
+        start_workers(GenerateWorker, config.placement, model, name="generator") as workers,
+    ):
+        return {
+            split: generate_with(
+                workers,
+                split_prompts.ids,
+                sampling,
+                eos_id=chat.tokenizer.eos_id,
+                seed=2 * config.judge.seed + index,
+            )
+            for split, split_prompts in prompts.items()
+        }
+
+
+def _variant(config: CollectCommand, index: int) -> Variant:
+    model = config.models[index]
+    name = model.parent.name if model.name == "model" else model.name
+    return Variant(name=name, temperature=config.temperatures[index])

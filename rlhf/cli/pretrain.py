@@ -1,0 +1,50 @@
+"""`rlhf pretrain`: a language model from a text corpus."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.texts import read_texts
+from policy.pretrain import PretrainConfig, pretrain
+from rlhf.actors.placement import Placement
+from rlhf.cli.parsing import parse
+from rlhf.cli.runs import begin, report_line, session
+from rlhf.engine.base import EngineConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainCommand:
+    """Train a language model from scratch on a text corpus."""
+
+    corpus: Path
+    """Text file with a document per line (plain or .gz), or a dataset of dialogues."""
+    tokenizer: Path
+    """tokenizer.model, or the directory that holds it."""
+    out: Path = Path("runs/pretrain")
+    """The run directory; the model goes to its model/."""
+    train: PretrainConfig = PretrainConfig()
+    """Model size, data order and schedule."""
+    engine: EngineConfig = EngineConfig()
+    """What runs the optimizer steps."""
+    placement: Placement = Placement()
+    """Where the workers run."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains the model, continues an interrupted run, or finds it finished."""
+    config = parse(PretrainCommand, argv, prog="rlhf pretrain")
+    texts = read_texts(config.corpus)
+    run = begin("pretrain", config)
+    if run is None:
+        return
+    with session(config.placement):
+        figures = pretrain(
+            texts,
+            config.train,
+            run,
+            tokenizer=config.tokenizer,
+            engine=config.engine,
+            placement=config.placement,
+        )
+    run.finish(**figures)
+    report_line("pretrain", run, **figures)

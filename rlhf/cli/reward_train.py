@@ -1,0 +1,192 @@
+"""`rlhf reward train`: the helpfulness and the safety reward model, and how good they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from data.chat_format import ChatFormat
+from data.dataset import latest_revisions, read_table
+from data.errors import ConfigError, DataError
+from data.schemas import DOMAINS, STRENGTHS, Comparison, Domain, Split, from_table
+from data.texts import read_texts
+from data.tokenizer import Tokenizer, train_tokenizer
+from policy.prompts import chat_format_of
+from reward.baselines import BagOfWords, length_scores
+from reward.evaluate import PairScores, accuracy_table, score_comparisons, write_scores
+from reward.mixture import Mixture, mix
+from reward.score import ScoreWorker
+from reward.train import RewardConfig, RewardTask, encode_pairs, reward_extras
+from rlhf.actors.group import start_workers
+from rlhf.actors.placement import Placement
+from rlhf.cli.parsing import dump, parse
+from rlhf.cli.runs import begin, report_line, session
+from rlhf.engine.base import EngineConfig
+from rlhf.model.config import ModelConfig, named_size
+from rlhf.model.weights import update_hf_config
+from rlhf.run import Run, console, write_json
+from rlhf.training import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTrainCommand:
+    """Train reward models on comparisons and report their accuracy on the test split."""
+
+    data: Path
+    """Dataset of comparisons with training, validation and test splits."""
+    model: Path | None = None
+    """Chat model to start from; without one, a fresh model of `size` with a tokenizer of its own."""
+    out: Path = Path("runs/reward")
+    """The run directory; the models go to helpfulness/model and safety/model in it."""
+    domains: tuple[Domain, ...] = DOMAINS
+    """Which models to train."""
+    size: str = "tiny"
+    """Named size of a fresh model."""
+    vocab_size: int = 2048
+    """Pieces of a fresh tokenizer."""
+    mixture: Mixture = Mixture()
+    """What each model is trained on."""
+    train: RewardConfig = RewardConfig()
+    """Loss, batches and schedule of both models."""
+    engine: EngineConfig = EngineConfig()
+    """What runs the optimizer steps."""
+    placement: Placement = Placement()
+    """Where the workers of each model run."""
+
+    def __post_init__(self) -> None:
+        if not self.domains:
+            raise ConfigError("domains is empty; name helpfulness, safety or both")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains and evaluates the models, or finds them finished."""
+    config = parse(RewardTrainCommand, argv, prog="rlhf reward train")
+    comparisons = {split: _read(config.data, split) for split in ("train", "validation", "test")}
+    if not comparisons["train"]:
+        raise DataError(f"{str(config.data)!r} has no training split; nothing to learn from")
+    run = begin("reward train", config)
+    if run is None:
+        return
+    start, tokenizer = _start(config, run)
+    chat = ChatFormat(Tokenizer.load(tokenizer))
+    tokens = 0.0
+    with session(config.placement):
+        for domain in config.domains:
+            tokens += _train_one(config, run, domain, comparisons, start, tokenizer)
+        scores = _score(config, run, comparisons["test"], chat)
+    tables = {name: accuracy_table(s, comparisons["test"]) for name, s in scores.items()}
+    tables |= _baselines(comparisons)
+    write_json(run.directory / "accuracy.json", tables)
+    write_scores(run.directory / "scores.parquet", comparisons["test"], scores)
+    console.print(accuracy_view(tables))
+    run.finish(tokens=tokens)
+    report_line("reward train", run, comparisons=len(comparisons["train"]))
+
+
+def accuracy_view(tables: Mapping[str, Mapping[str, Mapping[str, Mapping]]]) -> Table:
+    """Accuracy by model, domain of the data and strength (Llama 2, Table 8)."""
+    view = Table(title="Accuracy on the test split, % [95 % interval]")
+    view.add_column("model")
+    view.add_column("data")
+    columns = [s for s in (*STRENGTHS, "all") if any(s in d for t in tables.values() for d in t.values())]
+    for column in columns:
+        view.add_column(column.replace("_", " "), justify="right")
+    for name, table in tables.items():
+        for domain, row in table.items():
+            cells = [
+                f"{100 * c['accuracy']:.1f} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"
+                if (c := row.get(column))
+                else "-"
+                for column in columns
+            ]
+            view.add_row(name, domain, *cells)
+    return view
+
+
+def _read(directory: Path, split: Split) -> list[Comparison]:
+    return from_table(latest_revisions(read_table(directory, Comparison, split=split)), Comparison)
+
+
+def _start(config: RewardTrainCommand, run: Run) -> tuple[Path | ModelConfig, Path]:
+    """What the models start from, and where their tokenizer is."""
+    if config.model is not None:
+        chat_format_of(config.model)
+        return config.model, config.model
+    console.print(
+        f"no --model: starting from random weights of size {config.size!r}, "
+        "with a tokenizer trained on the training split",
+        highlight=False,
+    )
+    directory = run.directory / "tokenizer"
+    train_tokenizer(read_texts(config.data), config.vocab_size).save(directory)
+    return named_size(config.size, Tokenizer.load(directory).vocab_size), directory
+
+
+def _train_one(
+    config: RewardTrainCommand,
+    parent: Run,
+    domain: Domain,
+    comparisons: Mapping[str, list[Comparison]],
+    start: Path | ModelConfig,
+    tokenizer: Path,
+) -> float:
+    """Trains the model of a domain in its own run directory; returns the tokens it took in."""
+    run = Run(parent.directory / domain, f"reward train {domain}", dump(config))
+    if run.finished:
+        return 0.0
+    pieces = Tokenizer.load(tokenizer)
+    mixed = mix(comparisons["train"], domain, config.mixture, seed=config.train.seed)
+    held_out = [c for c in comparisons["validation"] if c.domain == domain]
+    task = RewardTask(
+        start=start,
+        tokenizer=tokenizer,
+        train=encode_pairs(mixed, pieces, config.train),
+        validation=encode_pairs(held_out, pieces, config.train),
+        config=config.train,
+    )
+    figures = train(
+        task,
+        run,
+        optim=config.train.optim,
+        engine=config.engine,
+        loop=config.train.loop,
+        placement=config.placement,
+        name=f"{domain} reward",
+    )
+    run.finish(**figures)
+    report_line(f"reward train {domain}", run, comparisons=len(mixed), **figures)
+    return figures["tokens"]
+
+
+def _score(
+    config: RewardTrainCommand, run: Run, test: Sequence[Comparison], chat: ChatFormat
+) -> dict[str, PairScores]:
+    """Each model's scores of the test split; their mean and deviation go into its config.json."""
+    scores = {}
+    for domain in config.domains:
+        model = run.directory / domain / "model"
+        with start_workers(ScoreWorker, config.placement, model, name=f"{domain} scorer") as workers:
+            found = score_comparisons(workers, test, chat, config.train.max_length)
+        own = [c.domain == domain for c in test]
+        reference = [*found.chosen[own], *found.rejected[own]]
+        if reference:
+            update_hf_config(model, reward_extras(reference))
+        scores[domain] = found
+    return scores
+
+
+def _baselines(comparisons: Mapping[str, list[Comparison]]) -> dict[str, dict]:
+    """Accuracy of what costs nothing, on the same split."""
+    test = comparisons["test"]
+    if not test:
+        return {}
+    words: dict[str, dict] = {}
+    for domain in DOMAINS:
+        train_rows = [c for c in comparisons["train"] if c.domain == domain]
+        test_rows = [c for c in test if c.domain == domain]
+        if len(train_rows) >= 10 and test_rows:
+            found = PairScores(*BagOfWords(train_rows).scores(test_rows))
+            words |= accuracy_table(found, test_rows)
+    longer = accuracy_table(PairScores(*length_scores(test)), test)
+    return {"the longer wins": longer, "bag of words": words}

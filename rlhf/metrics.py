@@ -1,0 +1,40 @@
+"""Metrics of a run: one JSON line per step, and TensorBoard events where it is installed."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl; a resumed run drops the steps that it is going to repeat."""
+
+    def __init__(self, directory: Path, first_step: int) -> None:
+        self._path = directory / METRICS_FILE
+        kept = [m for m in read_metrics(directory) if m["step"] < first_step]
+        self._path.write_text("".join(json.dumps(m) + "\n" for m in kept))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One line. Numbers that JSON does not know (inf, nan) become null."""
+        line = {"step": step} | {
+            name: value if math.isfinite(value) else None for name, value in values.items()
+        }
+        with self._path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a torn last line is left out."""
+    path = directory / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

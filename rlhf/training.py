@@ -1,0 +1,179 @@
+"""Supervised training of any module: the loop, and the worker that takes the steps.
+
+A task says what is trained on what; pretraining, fine-tuning and reward models are tasks. Workers
+hold the engine and take many steps per call, so Ray is not crossed for every step.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import ConfigError
+from rlhf.actors.group import Seat, WorkerGroup, start_workers
+from rlhf.actors.placement import Placement
+from rlhf.engine.base import EngineConfig
+from rlhf.engine.build import build_engine
+from rlhf.engine.optim import OptimConfig, learning_rate
+from rlhf.run import Run, progress
+from rlhf.types import Mean, Stats, merge_stats, stat_values
+
+NUM_TOKENS = "tokens"
+"""Statistic of a pure total: real tokens trained on, with count 0 because no mean is wanted."""
+
+
+class TrainTask(Protocol):
+    """What is trained on what. Travels to the workers, so it holds plain data and paths."""
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        ...
+
+    def build(self) -> nn.Module:
+        """The module with its initial weights."""
+        ...
+
+    def micro_batches(self, step: int, rank: int, world_size: int) -> Sequence[Any]:
+        """This rank's part of the batch of a step; as many micro-batches on every rank."""
+        ...
+
+    def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Stats]:
+        """See rlhf.engine.base.LossFn."""
+        ...
+
+    def evaluate(self, module: nn.Module, rank: int, world_size: int) -> Stats:
+        """This rank's part of the validation statistics."""
+        ...
+
+    def save(self, module: nn.Module, weights: dict[str, Tensor], directory: Path) -> None:
+        """Writes the model directory."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What happens besides the steps."""
+
+    log_every: int = 10
+    """Steps between lines of metrics."""
+    evaluate_every: int = 0
+    """Steps between validations; 0 validates at the end only."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        if self.log_every < 1:
+            raise ConfigError(f"log_every is {self.log_every}; it must be 1 or more")
+
+
+class TrainWorker:
+    """One rank of a training run. A plain class; rlhf/actors makes it an actor."""
+
+    def __init__(self, seat: Seat, task: TrainTask, engine: EngineConfig, optim: OptimConfig) -> None:
+        device = seat.take()
+        torch.manual_seed(0)
+        self._task, self._optim = task, optim
+        self._rank, self._world_size = seat.rank.index, seat.rank.world_size
+        module = task.build().to(device)
+        self._engine = build_engine(module, engine, optim, seat.rank)
+
+    def train(self, first: int, last: int) -> Stats:
+        """Steps first ≤ step < last; returns their statistics added up."""
+        parts = []
+        for step in range(first, last):
+            batches = self._task.micro_batches(step, self._rank, self._world_size)
+            rate = learning_rate(self._optim, step, self._task.num_steps)
+            parts.append(self._engine.train_step(batches, self._task.loss, rate))
+        return merge_stats(parts)
+
+    def evaluate(self) -> Stats:
+        """Validation statistics of this rank's part."""
+        with torch.no_grad():
+            return self._task.evaluate(self._engine.module, self._rank, self._world_size)
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Engine state; every rank calls."""
+        self._engine.save(directory)
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Restores engine state; every rank calls."""
+        self._engine.load(directory)
+
+    def save_model(self, directory: Path) -> None:
+        """The model directory; every rank calls, rank 0 writes."""
+        weights = self._engine.gather_weights()
+        if self._rank == 0:
+            module = getattr(self._engine.module, "module", self._engine.module)
+            self._task.save(module, weights, directory)
+
+
+def train(
+    task: TrainTask,
+    run: Run,
+    *,
+    optim: OptimConfig,
+    engine: EngineConfig,
+    loop: LoopConfig,
+    placement: Placement,
+    name: str,
+) -> dict[str, float]:
+    """Trains a task to its end in a run directory.
+
+    Metrics per line are means over the steps since the last line.
+
+    Returns:
+        The final validation metrics, and `tokens`: how many the training took in.
+    """
+    first, checkpoint = run.resume()
+    with start_workers(TrainWorker, placement, task, engine, optim, name=name) as workers:
+        if checkpoint is not None:
+            workers.broadcast(TrainWorker.load_checkpoint, checkpoint)
+        final = _steps(workers, task, run, optim, loop, first, name)
+        workers.broadcast(TrainWorker.save_model, run.model)
+    return final
+
+
+def _steps(
+    workers: WorkerGroup[TrainWorker],
+    task: TrainTask,
+    run: Run,
+    optim: OptimConfig,
+    loop: LoopConfig,
+    first: int,
+    name: str,
+) -> dict[str, float]:
+    metrics = run.metrics(first)
+    step = first
+    num_tokens = 0.0
+    evaluated: dict[str, float] = {}
+    with progress(name, task.num_steps, done=first) as advance:
+        while step < task.num_steps:
+            stop = _next_stop(step, task.num_steps, loop)
+            began = time.monotonic()
+            stats = merge_stats(workers.broadcast(TrainWorker.train, step, stop))
+            seconds = time.monotonic() - began
+            values = stat_values(stats)
+            tokens = stats.get(NUM_TOKENS, Mean(0, 0)).total
+            num_tokens += tokens
+            values["tokens_per_second"] = tokens / seconds
+            values["learning_rate"] = learning_rate(optim, stop - 1, task.num_steps)
+            if stop == task.num_steps or (loop.evaluate_every and stop % loop.evaluate_every == 0):
+                evaluated = stat_values(merge_stats(workers.broadcast(TrainWorker.evaluate)))
+                values |= evaluated
+            metrics.log(stop, values)
+            advance(stop - step, f"loss {values.get('loss', float('nan')):.3f}")
+            step = stop
+            if loop.checkpoint_every and step % loop.checkpoint_every == 0 and step < task.num_steps:
+                run.checkpoint(step, lambda d: workers.broadcast(TrainWorker.save_checkpoint, d))
+    return evaluated | {"tokens": num_tokens}
+
+
+def _next_stop(step: int, num_steps: int, loop: LoopConfig) -> int:
+    """The next step at which something besides training is due."""
+    intervals = [loop.log_every, loop.evaluate_every, loop.checkpoint_every]
+    return min([num_steps] + [(step // every + 1) * every for every in intervals if every])
