@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data.chat_format import ChatFormat
-from data.schemas import Demonstration, Message
+from data.instructions import StandingInstruction
+from data.schemas import Demonstration, Message, Prompt
 from policy.sft import SftConfig
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.types import PromptIds, Rollout
@@ -39,15 +40,24 @@ class Instructed:
     """User messages of a dialogue and an instruction that should hold for all of them."""
 
     user_messages: tuple[str, ...]
-    instruction: str
+    instruction: StandingInstruction
 
 
 Sampler = Callable[[Sequence[PromptIds], int], list[Rollout]]
 """(prompts, seed) → one response per prompt."""
 
 
+def user_messages(row: Prompt) -> tuple[str, ...]:
+    """What the user said in a dialogue, turn by turn."""
+    return tuple(message.content for message in row.prompt if message.role == "user")
+
+
 def pair_up(
-    dialogues: Sequence[Sequence[str]], instructions: Sequence[str], count: int, *, seed: int
+    dialogues: Sequence[Sequence[str]],
+    instructions: Sequence[StandingInstruction],
+    count: int,
+    *,
+    seed: int,
 ) -> list[Instructed]:
     """Random dialogues with random instructions."""
     rng = random.Random(f"ghost-{seed}")
@@ -92,7 +102,7 @@ def dialogue_messages(
     messages = []
     for turn, text in enumerate(conversation.user_messages[: last_turn + 1]):
         joined = everywhere or turn == 0
-        text = f"{conversation.instruction} {text}" if joined else text
+        text = f"{conversation.instruction.text} {text}" if joined else text
         messages.append(Message("user", text))
         if turn < len(answers):
             messages.append(Message("assistant", answers[turn]))

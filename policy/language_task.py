@@ -1,5 +1,6 @@
 """The task behind pretraining and every kind of fine-tuning: next-token loss on packed rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +64,19 @@ class LanguageTask:
         """Every rank takes every world_size-th row of the step's batch."""
         rows = self.rows_of_step(step)
         num_global = int(self.train.select(rows).loss_mask.sum())
-        rows = _pad_rows(rows, world_size * self.micro_batch_rows)[rank::world_size]
         return [
             _to_batch(self.train, part, num_global)
-            for part in rows.reshape(-1, self.micro_batch_rows)
+            for part in self._parts(rows, rank, world_size)
         ]
+
+    def _parts(
+        self, rows: NDArray[np.int64], rank: int, world_size: int
+    ) -> Iterator[NDArray[np.int64]]:
+        """A rank's rows, a micro-batch at a time; empty rows make the ranks' shares equal."""
+        missing = np.full(-len(rows) % world_size, EMPTY_ROW)
+        own = np.concatenate([rows, missing])[rank::world_size]
+        for start in range(0, len(own), self.micro_batch_rows):
+            yield own[start : start + self.micro_batch_rows]
 
     def rows_of_step(self, step: int) -> NDArray[np.int64]:
         """Row numbers of a step's batch; the stream of rows is reshuffled every epoch."""
@@ -89,9 +98,8 @@ class LanguageTask:
 
     def evaluate(self, module: nn.Module, rank: int, world_size: int) -> Stats:
         """Mean −log p in nats per learned token of the validation rows."""
-        parts = _pad_rows(np.arange(len(self.validation)), world_size * self.micro_batch_rows)
         total, count = 0.0, 0
-        for part in parts[rank::world_size].reshape(-1, self.micro_batch_rows):
+        for part in self._parts(np.arange(len(self.validation)), rank, world_size):
             batch = _to_batch(self.validation, part, 1)
             total -= float(module(batch.tokens, batch.loss_mask, batch.documents).logprobs.sum())
             count += int(batch.loss_mask.sum())
@@ -114,12 +122,6 @@ def steps_for(num_rows: int, batch_rows: int, epochs: float) -> int:
     if not num_rows:
         raise ConfigError("there is nothing to train on: the training split is empty")
     return max(1, round(num_rows * epochs / batch_rows))
-
-
-def _pad_rows(rows: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
-    """Empty rows at the end, so that every rank gets as many micro-batches."""
-    missing = -len(rows) % multiple
-    return np.concatenate([rows, np.full(missing, EMPTY_ROW)])
 
 
 def _to_batch(source: PackedRows, rows: NDArray[np.int64], num_global: int) -> LanguageBatch:

@@ -37,6 +37,7 @@ from rlhf.actors.group import WorkerGroup
 from rlhf.actors.workers import share_out
 from rlhf.engine.optim import OptimConfig, learning_rate
 from rlhf.generation.sampling import SamplingConfig
+from rlhf.metrics import read_metrics
 from rlhf.run import Run, progress, read_json, write_json
 from rlhf.types import Experience, Rollout, merge_stats, stat_values
 
@@ -119,8 +120,17 @@ class Roles:
 
 def train_ppo(
     config: PpoConfig, roles: Roles, prompts: PromptSet, chat: ChatFormat, run: Run
-) -> None:
-    """All iterations; the policy lands in the run directory."""
+) -> dict[str, float]:
+    """All iterations; the policy lands in the run directory.
+
+    Returns:
+        `tokens`: how many were sampled and learned from.
+    """
+    if config.minibatch_size < roles.policy.size:
+        raise ConfigError(
+            f"minibatch_size is {config.minibatch_size}; it must be at least the number of policy "
+            f"workers, {roles.policy.size}"
+        )
     first, kl_coef = _resume(config, roles, run)
     metrics = run.metrics(first)
     records = [r for r in read_samples(run.directory / SAMPLES_FILE) if r["step"] < first]
@@ -151,6 +161,8 @@ def train_ppo(
             advance(1, f"score {values['objective/scores']:.2f} KL {values['objective/kl']:.2f}")
     write_samples(run.directory / SAMPLES_FILE, records)
     roles.policy.broadcast(PolicyWorker.save_model, run.model)
+    per_prompt = sum(line["response/tokens"] for line in read_metrics(run.directory))
+    return {"tokens": per_prompt * config.prompts_per_iteration}
 
 
 def _generate(

@@ -243,10 +243,10 @@ def own_minibatches(
         for chosen in order.split(spec.minibatch_size):
             num_tokens = int(rows.response_mask[chosen].sum())
             dealt = chosen[rows.lengths[chosen].argsort(descending=True, stable=True)]
-            own = dealt[rank::world_size]
-            yield [
-                MicroBatch(rows.select(part), num_tokens) for part in own.split(spec.micro_batch_size)
-            ]
+            # As many micro-batches on every rank: gradients are summed over ranks after each.
+            num_parts = -(-len(chosen) // (world_size * spec.micro_batch_size))
+            parts = dealt[rank::world_size].tensor_split(num_parts)
+            yield [MicroBatch(rows.select(part), num_tokens) for part in parts]
 
 
 def by_length(lengths: Tensor, size: int) -> Iterator[Tensor]:

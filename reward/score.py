@@ -1,14 +1,17 @@
 """Scoring dialogues with reward models, on workers of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from data.schemas import DOMAINS, Domain
 from reward.combine import SAFETY_THRESHOLD, combine_scores
 from reward.train import scores_at
-from rlhf.actors.group import Seat, WorkerGroup
+from rlhf.actors.group import Seat, WorkerGroup, start_workers
+from rlhf.actors.placement import Placement
 from rlhf.model.weights import load_scalar_model
 
 TOKENS_PER_PASS = 4096
@@ -59,6 +62,24 @@ class RewardModels:
         safety = torch.tensor(score_with(self.safety, sequences))
         tags = torch.tensor(list(is_safety_prompt), dtype=torch.bool)
         return Scores(helpfulness, safety, combine_scores(safety, helpfulness, tags, self.threshold))
+
+
+@contextmanager
+def reward_models(
+    directory: Path, placement: Placement, threshold: float = SAFETY_THRESHOLD
+) -> Iterator[RewardModels]:
+    """Both models of a `rlhf reward train` run, for the length of a block."""
+    helpfulness, safety = (model_directory(directory, domain) for domain in DOMAINS)
+    with (
+        start_workers(ScoreWorker, placement, helpfulness, name="helpfulness scorer") as first,
+        start_workers(ScoreWorker, placement, safety, name="safety scorer") as second,
+    ):
+        yield RewardModels(first, second, threshold)
+
+
+def model_directory(run: Path, domain: Domain) -> Path:
+    """Where a run of `rlhf reward train` keeps the model of a domain."""
+    return run / domain / "model"
 
 
 @dataclass(frozen=True)

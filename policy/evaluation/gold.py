@@ -49,6 +49,59 @@ def judge_rollouts(
     return Judged(prompts.rows, golds, [len(r.response_ids) for r in rollouts], list(kl))
 
 
+def gold_records(judged: Judged) -> list[dict[str, Any]]:
+    """What is true of each response, as columns of a samples file."""
+    return [
+        {
+            "gold_helpfulness": gold.helpfulness,
+            "violation": gold.violation,
+            "refusal": gold.refusal,
+            "correct": gold.correct,
+            "kl": kl,
+        }
+        for gold, kl in zip(judged.golds, judged.kl, strict=True)
+    ]
+
+
+def judge_steps(
+    samples: Sequence[Mapping[str, Any]], prompts: Mapping[str, Prompt], kl: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """Gold and proxy scores of a PPO run's samples, step by step.
+
+    Args:
+        samples: of `rlhf ppo`, with `step` and scores.
+        prompts: by prompt_id, with gold facts.
+        kl: nats per response, by step.
+    """
+    by_step: dict[int, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        by_step.setdefault(sample["step"], []).append(sample)
+    return [
+        {"step": step, "kl": kl[step]} | _step_means(rows, prompts)
+        for step, rows in sorted(by_step.items())
+    ]
+
+
+def _step_means(
+    rows: Sequence[Mapping[str, Any]], prompts: Mapping[str, Prompt]
+) -> dict[str, float]:
+    helpfulness, violations = [], []
+    for row in rows:
+        prompt = prompts[row["prompt_id"]]
+        task, instruction = gold_facts(prompt)
+        gold = judge(task, row["response"], instruction)
+        if prompt.domain == "safety":
+            violations.append(gold.violation)
+        else:
+            helpfulness.append(gold.helpfulness)
+    scores = ("helpfulness_score", "safety_score", "combined_score")
+    return {
+        "gold_helpfulness": _mean(helpfulness),
+        "violation_rate": _mean(violations),
+        **{name: _mean([row[name] for row in rows]) for name in scores},
+    }
+
+
 def summarize(judged: Judged, baseline: Judged | None) -> dict[str, Any]:
     """A policy's figures; win, tie and loss where there is a baseline to compare with."""
     pairs = list(zip(judged.prompts, judged.golds, strict=True))

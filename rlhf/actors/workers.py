@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from rlhf.actors.group import Seat, WorkerGroup
 from rlhf.generation.generator import generate
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.model.weights import load_language_model
-from rlhf.types import PromptIds, Rollout
+from rlhf.types import Experience, PromptIds, Rollout
+
+ROWS_PER_PASS = 32
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,21 @@ class GenerationRequest:
     seed: int
 
 
+@dataclass(frozen=True)
+class LogprobRequest:
+    """One worker's share of rollouts whose log-probabilities are wanted."""
+
+    rollouts: list[Rollout]
+    temperature: float
+    """Divides the logits; above 0."""
+
+
 class GenerateWorker:
-    """A frozen language model that samples."""
+    """A frozen language model that samples, and says how likely others' samples are."""
 
     def __init__(self, seat: Seat, model: Path) -> None:
-        self._model = load_language_model(model).to(seat.take()).eval()
+        self._device = seat.take()
+        self._model = load_language_model(model).to(self._device).eval()
 
     def generate(self, request: GenerationRequest) -> list[Rollout]:
         """One response per prompt."""
@@ -39,6 +53,21 @@ class GenerateWorker:
             seed=request.seed,
             streams=request.streams,
         )
+
+    @torch.inference_mode()
+    def logprobs(self, request: LogprobRequest) -> list[float]:
+        """log π(response | prompt) of each rollout under this model, in nats."""
+        found: list[float] = []
+        for start in range(0, len(request.rollouts), ROWS_PER_PASS):
+            part = request.rollouts[start : start + ROWS_PER_PASS]
+            rows = Experience.from_rollouts(part, pad_id=0)
+            out = self._model(
+                rows.tokens.to(self._device),
+                rows.response_mask.to(self._device),
+                temperature=request.temperature,
+            )
+            found += out.logprobs.sum(dim=1).tolist()
+        return found
 
 
 def generate_with(
@@ -58,6 +87,18 @@ def generate_with(
         for stream, rollout in zip(request.streams, part, strict=True)
     }
     return [by_stream[stream] for stream in range(len(prompts))]
+
+
+def logprobs_with(
+    workers: WorkerGroup[GenerateWorker], rollouts: Sequence[Rollout], temperature: float
+) -> list[float]:
+    """[N] log π(response | prompt) in nats, in the order of the rollouts."""
+    size = workers.size
+    requests = [LogprobRequest(list(rollouts[rank::size]), temperature) for rank in range(size)]
+    found = [0.0] * len(rollouts)
+    for rank, part in enumerate(workers.scatter(GenerateWorker.logprobs, requests)):
+        found[rank::size] = part
+    return found
 
 
 def share_out(

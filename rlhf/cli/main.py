@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ppo": ("rlhf.cli.ppo", "PPO with a KL penalty against the reward models"),
     "ghost-attention": ("rlhf.cli.ghost_attention", "make a standing instruction hold for a dialogue"),
     "evaluate gold": ("rlhf.cli.evaluate_gold", "policies against the built-in world's gold scores"),
+    "evaluate recall": ("rlhf.cli.evaluate_recall", "how long policies remember a standing instruction"),
     "report": ("rlhf.cli.report", "one HTML file with the tables and plots of a quickstart run"),
 }
 

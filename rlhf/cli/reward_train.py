@@ -16,7 +16,7 @@ from policy.prompts import chat_format_of
 from reward.baselines import BagOfWords, length_scores
 from reward.evaluate import PairScores, accuracy_table, score_comparisons, write_scores
 from reward.mixture import Mixture, mix
-from reward.score import ScoreWorker
+from reward.score import ScoreWorker, model_directory
 from reward.train import RewardConfig, RewardTask, encode_pairs, reward_extras
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
@@ -165,7 +165,7 @@ def _score(
     """Each model's scores of the test split; their mean and deviation go into its config.json."""
     scores = {}
     for domain in config.domains:
-        model = run.directory / domain / "model"
+        model = model_directory(run.directory, domain)
         with start_workers(ScoreWorker, config.placement, model, name=f"{domain} scorer") as workers:
             found = score_comparisons(workers, test, chat, config.train.max_length)
         own = [c.domain == domain for c in test]

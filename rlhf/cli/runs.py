@@ -54,4 +54,5 @@ def report_line(command: str, run: Run, **figures: Any) -> None:
         f"{name.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
         for name, value in figures.items()
     )
-    console.print(f"{command}: {run.directory} in {run.seconds:.0f} s; {shown}", highlight=False)
+    line = f"{command}: {run.directory} in {run.seconds:.0f} s; {shown}"
+    console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,43 @@
+"""Standing instructions in a file: what a user asks once and means for a whole dialogue."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingInstruction:
+    """An instruction, and how to see that an answer obeys it."""
+
+    text: str
+    marker: str | None = None
+    """The word that every obedient answer contains; None where no single word shows it."""
+
+
+def read_instructions(path: Path) -> list[StandingInstruction]:
+    """A JSON-lines file with `instruction` and, where recall is measured, `marker`.
+
+    Raises:
+        DataError: no such file, a line that is no such object, or nothing in it.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"no instructions at {str(path)!r}; give a file of JSON lines with 'instruction'"
+        )
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            found.append(
+                StandingInstruction(text=record["instruction"], marker=record.get("marker"))
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{str(path)!r} line {number} is {line[:60]!r}; "
+                "it must be a JSON object with 'instruction'"
+            ) from error
+    if not found:
+        raise DataError(f"{str(path)!r} is empty; give a JSON object with 'instruction' per line")
+    return found

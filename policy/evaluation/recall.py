@@ -1,0 +1,50 @@
+"""How long a standing instruction is remembered (Llama 2, section 3.3, Table 30).
+
+The instruction stands in the first user message; an answer recalls it when it contains the word
+that shows obedience.
+"""
+
+from collections.abc import Sequence
+
+from data.errors import ConfigError
+from data.instructions import StandingInstruction
+from data.intervals import Proportion, proportion
+from data.simulation.gold import words_of
+from policy.ghost_attention import Instructed
+
+TURNS = (1, 2, 4, 6)
+"""Turns that are reported; in turn 1 the instruction is given."""
+
+
+def recall_by_turn(
+    conversations: Sequence[Instructed], answers: Sequence[Sequence[str]]
+) -> dict[int, Proportion]:
+    """Share of the answers of each turn that obey, over the dialogues that reach the turn.
+
+    Args:
+        conversations: dialogues under an instruction that has a marker.
+        answers: of each conversation, one per turn.
+
+    Raises:
+        ConfigError: an instruction without a marker.
+    """
+    markers = [_marker(c.instruction) for c in conversations]
+    result = {}
+    for turn in TURNS:
+        obeyed = [
+            marker in words_of(said[turn - 1])
+            for marker, said in zip(markers, answers, strict=True)
+            if len(said) >= turn
+        ]
+        if obeyed:
+            result[turn] = proportion(sum(obeyed), len(obeyed))
+    return result
+
+
+def _marker(instruction: StandingInstruction) -> str:
+    if instruction.marker is None:
+        raise ConfigError(
+            f"the instruction {instruction.text!r} has no marker, so recall cannot be seen; "
+            "add the word that every obedient answer contains"
+        )
+    return instruction.marker

@@ -1,0 +1,114 @@
+"""`rlhf ghost-attention`: make a standing instruction hold for a whole dialogue."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.chat_format import ChatFormat
+from data.dataset import publish, read_rows
+from data.instructions import read_instructions
+from data.manifest import MANIFEST
+from data.schemas import Demonstration, Prompt
+from policy.ghost_attention import (
+    GhostAttentionConfig,
+    Sampler,
+    converse,
+    ghost_demonstrations,
+    pair_up,
+    user_messages,
+)
+from policy.prompts import PromptSet, chat_format_of
+from policy.rejection_sampling import demonstrations_from
+from policy.sft import fine_tune
+from rlhf.actors.group import start_workers
+from rlhf.actors.placement import Placement
+from rlhf.actors.workers import GenerateWorker, generate_with
+from rlhf.cli.parsing import parse
+from rlhf.cli.runs import begin, report_line, session
+from rlhf.engine.base import EngineConfig
+from rlhf.generation.sampling import SamplingConfig
+from rlhf.run import console
+
+
+@dataclass(frozen=True, kw_only=True)
+class GhostAttentionCommand:
+    """Fine-tune a policy so that an instruction of the first turn holds for the whole dialogue."""
+
+    model: Path
+    """Directory of the policy to start from."""
+    dialogues: Path
+    """Dataset of prompts of several turns; their user messages are asked one after the other."""
+    instructions: Path
+    """JSON lines with `instruction`."""
+    prompts: Path
+    """Dataset of plain prompts, answered by the policy and mixed in."""
+    out: Path = Path("runs/ghost_attention")
+    """The run directory; the model goes to its model/, the dialogues it learned to dialogues/."""
+    train: GhostAttentionConfig = GhostAttentionConfig()
+    """Sampling and fine-tuning."""
+    engine: EngineConfig = EngineConfig()
+    """What runs the optimizer steps."""
+    placement: Placement = Placement()
+    """Where samplers and trainers run, one after the other."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Samples and fine-tunes, continues an interrupted run, or finds it finished."""
+    config = parse(GhostAttentionCommand, argv, prog="rlhf ghost-attention")
+    chat = chat_format_of(config.model)
+    run = begin("ghost-attention", config)
+    if run is None:
+        return
+    dialogues = run.directory / "dialogues"
+    with session(config.placement):
+        if not (dialogues / MANIFEST).is_file():
+            rows = _sample(config, chat)
+            publish(dialogues, rows, Demonstration, split="train", key="ghost-attention")
+        demonstrations = read_rows(dialogues, Demonstration, "train")
+        figures = fine_tune(
+            demonstrations,
+            (),
+            config.train.fine_tune,
+            run,
+            model=config.model,
+            engine=config.engine,
+            placement=config.placement,
+            name="ghost attention",
+        )
+    run.finish(**figures)
+    report_line("ghost-attention", run, dialogues=len(demonstrations), **figures)
+
+
+@contextmanager
+def sampler_of(
+    model: Path, chat: ChatFormat, sampling: SamplingConfig, placement: Placement
+) -> Iterator[Sampler]:
+    """A model that answers prompts, for the length of a block."""
+    with start_workers(GenerateWorker, placement, model, name="generator") as workers:
+        yield lambda prompts, seed: generate_with(
+            workers, prompts, sampling, eos_id=chat.tokenizer.eos_id, seed=seed
+        )
+
+
+def _sample(config: GhostAttentionCommand, chat: ChatFormat) -> list[Demonstration]:
+    """Dialogues under an instruction, and plain prompts, all answered by the policy."""
+    train = config.train
+    dialogues = [user_messages(row) for row in read_rows(config.dialogues, Prompt, "train")]
+    instructions = read_instructions(config.instructions)
+    conversations = pair_up(dialogues, instructions, train.num_dialogues, seed=train.seed)
+    plain = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
+    plain = plain.batch(0, min(train.replay_prompts, len(plain)), seed=train.seed)
+    with (
+        console.status(f"sampling {len(conversations)} dialogues"),
+        sampler_of(config.model, chat, train.sampling, config.placement) as sample,
+    ):
+        answers = converse(conversations, sample, chat, everywhere=True, seed=train.seed)
+        replayed = sample(plain.ids, train.seed)
+    first = np.zeros(len(plain), dtype=np.int64)
+    return [
+        *ghost_demonstrations(conversations, answers),
+        *demonstrations_from(plain, replayed, first, chat),
+    ]

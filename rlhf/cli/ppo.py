@@ -1,0 +1,88 @@
+"""`rlhf ppo`: PPO with a KL penalty against both reward models."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.dataset import read_rows
+from data.schemas import Prompt
+from policy.ppo import PpoConfig, Roles, train_ppo
+from policy.ppo_workers import CriticWorker, PolicyWorker
+from policy.prompts import PromptSet, chat_format_of, check_same_tokenizer
+from reward.score import model_directory, reward_models
+from rlhf.actors.group import start_workers
+from rlhf.actors.placement import Placement
+from rlhf.cli.parsing import parse
+from rlhf.cli.runs import begin, report_line, session
+from rlhf.engine.base import EngineConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoCommand:
+    """Train a policy with PPO and a KL penalty against both reward models."""
+
+    model: Path
+    """Directory of the policy to start from."""
+    reference: Path | None = None
+    """Directory of π_0, from which the KL is measured; the starting policy unless given."""
+    rewards: Path
+    """Run directory of `rlhf reward train`; the critic starts from its helpfulness model."""
+    prompts: Path
+    """Dataset of prompts; the training split is used."""
+    out: Path = Path("runs/ppo")
+    """The run directory; the policy goes to its model/."""
+    train: PpoConfig = PpoConfig()
+    """The algorithm."""
+    engine: EngineConfig = EngineConfig()
+    """What runs the optimizer steps of policy and critic."""
+    placement: Placement = Placement()
+    """Workers of the policy (which also sample) and, as many, of the critic."""
+    reward_placement: Placement = Placement()
+    """Workers of each reward model."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains the policy, continues an interrupted run, or finds it finished."""
+    config = parse(PpoCommand, argv, prog="rlhf ppo")
+    chat = chat_format_of(config.model)
+    check_same_tokenizer(config.model, model_directory(config.rewards, "helpfulness"))
+    check_same_tokenizer(config.model, config.reference or config.model)
+    prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
+    run = begin("ppo", config)
+    if run is None:
+        return
+    with session(config.placement), _roles(config) as roles:
+        figures = train_ppo(config.train, roles, prompts, chat, run)
+    run.finish(**figures)
+    report_line("ppo", run, **figures)
+
+
+@contextmanager
+def _roles(config: PpoCommand) -> Iterator[Roles]:
+    """All workers, for the length of a block."""
+    helpfulness = model_directory(config.rewards, "helpfulness")
+    train, engine = config.train, config.engine
+    with (
+        start_workers(
+            PolicyWorker,
+            config.placement,
+            config.model,
+            config.reference or config.model,
+            engine,
+            train.optim,
+            train.sampling.temperature,
+            name="policy",
+        ) as policy,
+        start_workers(
+            CriticWorker,
+            config.placement,
+            helpfulness,
+            train.critic_init == "zero_head",
+            engine,
+            train.critic_optim,
+            name="critic",
+        ) as critic,
+        reward_models(config.rewards, config.reward_placement) as rewards,
+    ):
+        yield Roles(policy, critic, rewards)
