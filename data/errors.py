@@ -1,4 +1,4 @@
-"""Errors that the person at the keyboard can mend. The command line prints them in one line and exits with 2."""
+"""Errors that the person at the keyboard can mend: one line on the terminal, exit code 2."""
 
 
 class UserError(ValueError):

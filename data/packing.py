@@ -32,7 +32,9 @@ class PackedRows:
 
     def select(self, rows: NDArray[np.int64]) -> "PackedRows":
         """Some of the rows; row number −1 stands for an empty one."""
-        chosen = PackedRows(self.tokens[rows], self.documents[rows].copy(), self.loss_mask[rows].copy())
+        chosen = PackedRows(
+            self.tokens[rows], self.documents[rows].copy(), self.loss_mask[rows].copy()
+        )
         chosen.documents[rows < 0] = NO_DOCUMENT
         chosen.loss_mask[rows < 0] = False
         return chosen

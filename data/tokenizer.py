@@ -82,8 +82,10 @@ class Tokenizer:
 
     @cached_property
     def pad_id(self) -> int:
-        """Fills up batches; never equal to EOS. Where the vocabulary has none: the unknown piece,
-        which byte fallback keeps out of every text."""
+        """Fills up batches; never equal to EOS.
+
+        Where the vocabulary has none: the unknown piece, which byte fallback keeps out of texts.
+        """
         index = self.piece_id(PAD_PIECE)
         return self._processor.unk_id() if index is None else index
 

@@ -46,6 +46,15 @@ class CollectionConfig:
     """Draws who judges what, and how."""
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Two responses to a prompt, and the guidelines under which they are compared."""
+
+    row: Prompt
+    texts: tuple[str, str]
+    domain: Domain
+
+
 def simulate_comparisons(
     prompts: PromptSet,
     rollouts: tuple[Sequence[Rollout], Sequence[Rollout]],
@@ -62,19 +71,20 @@ def simulate_comparisons(
     rng = random.Random(f"collect-{config.seed}-{config.batch}")
     clock = BEGINNING
     for row, first, second in zip(prompts.rows, *rollouts, strict=True):
-        texts = [chat.decode_response(r.response_ids) for r in (first, second)]
+        texts = (
+            chat.decode_response(first.response_ids),
+            chat.decode_response(second.response_ids),
+        )
         if texts[0] == texts[1] or not all(texts):
             continue
-        guidelines = _guidelines(row, config, rng)
+        pair = _Pair(row, texts, _guidelines(row, config, rng))
         order = rng.sample((0, 1), 2)  # which variant is shown first
         for annotator in assign(annotators, config.overlap, rng):
             shown = (texts[order[0]], texts[order[1]])
-            judgement = _judge(row, shown, annotator, guidelines, rng)
+            judgement = _judge(row, shown, annotator, pair.domain, rng)
             clock += timedelta(seconds=judgement.seconds)
             chosen = order[0] if judgement.prefers_first else order[1]
-            yield _comparison(
-                row, texts, chosen, judgement, variants, chat, guidelines, annotator, clock, config
-            )
+            yield _comparison(pair, chosen, judgement, variants, chat, annotator, clock, config)
 
 
 def _guidelines(row: Prompt, config: CollectionConfig, rng: random.Random) -> Domain:
@@ -93,18 +103,16 @@ def _judge(
 
 
 def _comparison(
-    row: Prompt,
-    texts: Sequence[str],
+    pair: _Pair,
     chosen: int,
     judgement: Judgement,
     variants: tuple[Variant, Variant],
     chat: ChatFormat,
-    domain: Domain,
     annotator: Annotator,
     created_at: datetime,
     config: CollectionConfig,
 ) -> Comparison:
-    rejected = 1 - chosen
+    row, texts, rejected = pair.row, pair.texts, 1 - chosen
     tokens = [len(chat.tokenizer.encode(text)) for text in texts]
     name = f"{config.batch}-{row.prompt_id}-{annotator.annotator_id}"
     return Comparison(
@@ -114,7 +122,7 @@ def _comparison(
         rejected=(Message("assistant", texts[rejected]),),
         strength=judgement.strength,
         safety_label=judgement.safety_label,
-        domain=domain,
+        domain=pair.domain,
         annotator_id=annotator.annotator_id,
         batch=config.batch,
         source=row.source,

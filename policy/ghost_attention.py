@@ -67,7 +67,12 @@ def pair_up(
 
 
 def converse(
-    conversations: Sequence[Instructed], sample: Sampler, chat: ChatFormat, *, everywhere: bool, seed: int
+    conversations: Sequence[Instructed],
+    sample: Sampler,
+    chat: ChatFormat,
+    *,
+    everywhere: bool,
+    seed: int,
 ) -> list[list[str]]:
     """The model's answers to every user message, each seeing the dialogue so far.
 

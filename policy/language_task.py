@@ -65,8 +65,7 @@ class LanguageTask:
         rows = self.rows_of_step(step)
         num_global = int(self.train.select(rows).loss_mask.sum())
         return [
-            _to_batch(self.train, part, num_global)
-            for part in self._parts(rows, rank, world_size)
+            _to_batch(self.train, part, num_global) for part in self._parts(rows, rank, world_size)
         ]
 
     def _parts(

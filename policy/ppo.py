@@ -190,9 +190,7 @@ def _experience(
     """Rollouts with reference log-probabilities, values, rewards and advantages."""
     rows = Experience.from_rollouts(rollouts, chat.tokenizer.pad_id)
     size = config.micro_batch_size
-    ref_logprobs = _gather(
-        rows, roles.policy.broadcast(PolicyWorker.ref_logprobs, rows, size)
-    )
+    ref_logprobs = _gather(rows, roles.policy.broadcast(PolicyWorker.ref_logprobs, rows, size))
     values = _gather(rows, roles.critic.broadcast(CriticWorker.values, rows, size))
     shaped = whiten(scores.combined) - config.missing_eos_penalty * (~rows.ended).float()
     kl = kl_estimate(rows.logprobs, ref_logprobs, config.kl_estimator)

@@ -30,11 +30,11 @@ class ClippedLoss(NamedTuple):
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KlEstimator) -> Tensor:
-    """Per-token estimate of KL(π ‖ π_0) from sampled tokens, with d = log π − log π_0 (Schulman 2020).
+    """Per-token estimate of KL(π ‖ π_0) from samples, with d = log π − log π_0 (Schulman 2020).
 
-        k1 = d            unbiased, can be negative
-        k2 = d² / 2       biased, low variance
-        k3 = e^(−d) − 1 + d   unbiased, never negative
+    k1 = d            unbiased, can be negative
+    k2 = d² / 2       biased, low variance
+    k3 = e^(−d) − 1 + d   unbiased, never negative
     """
     d = logprobs - ref_logprobs
     match estimator:
@@ -102,7 +102,7 @@ def masked_whiten(values: Tensor, mask: Tensor) -> Tensor:
 def clipped_policy_loss(ratio: Tensor, advantages: Tensor, *, clip_range: float) -> ClippedLoss:
     """Negative clipped surrogate, PPO paper eq. (7).
 
-        L = −min( ρ Â, clip(ρ, 1 − ε, 1 + ε) Â )
+    L = −min( ρ Â, clip(ρ, 1 − ε, 1 + ε) Â )
     """
     plain = -ratio * advantages
     clipped = -ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
@@ -114,7 +114,7 @@ def clipped_value_loss(
 ) -> ClippedLoss:
     """Half the squared error, with the change of the value since sampling held in ±ε.
 
-        L = ½ max( (V − R)², (clip(V, V_old − ε, V_old + ε) − R)² )
+    L = ½ max( (V − R)², (clip(V, V_old − ε, V_old + ε) − R)² )
     """
     held = torch.maximum(torch.minimum(values, old_values + clip_range), old_values - clip_range)
     plain = (values - returns) ** 2
@@ -127,7 +127,7 @@ def adaptive_kl_coef(
 ) -> float:
     """Proportional controller of β (Ziegler et al. 2019, section 2.2).
 
-        e = clip(KL / target − 1, −0.2, 0.2),      β ← β (1 + e · n / horizon)
+    e = clip(KL / target − 1, −0.2, 0.2),      β ← β (1 + e · n / horizon)
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
     return kl_coef * (1 + error * num_samples / horizon)

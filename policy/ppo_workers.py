@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from data.tokenizer import Tokenizer
 from policy.ppo_math import clipped_policy_loss, clipped_value_loss
 from rlhf.actors.group import Seat
 from rlhf.actors.workers import GenerationRequest
@@ -18,12 +19,10 @@ from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig
 from rlhf.generation.generator import generate
-from rlhf.model.heads import LanguageModel
 from rlhf.model.init import init_scalar_head
 from rlhf.model.logprobs import align_values
 from rlhf.model.weights import load_language_model, load_scalar_model, save_model
 from rlhf.types import Experience, Mean, Rollout, Stats, merge_stats
-from data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ class PolicyWorker:
 
     @torch.no_grad()
     def ref_logprobs(self, rows: Experience, micro_batch_size: int) -> Tensor:
-        """[B, T] log π_0 of this rank's part, rows rank, rank + world_size, …"""
+        """[B, T] log π_0 of this rank's part, rows rank, rank + world_size and so on."""
         return self._logprobs(self._reference, rows, micro_batch_size)
 
     @torch.no_grad()
@@ -102,7 +101,9 @@ class PolicyWorker:
 
         parts = []
         for batches in own_minibatches(rows, spec, self._rank, self._world_size):
-            batches = [MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches]
+            batches = [
+                MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches
+            ]
             parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
         self._version += 1
         if self._engine.sharded:
@@ -129,7 +130,9 @@ class PolicyWorker:
             tokenizer.save(directory)
 
     def _logprobs(self, module: nn.Module, rows: Experience, size: int) -> Tensor:
-        own = to_device(rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device)
+        own = to_device(
+            rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device
+        )
         result = torch.zeros(own.tokens.shape)
         for part in by_length(own.lengths, size):
             batch = own.select(part)
@@ -153,8 +156,10 @@ class CriticWorker:
 
     @torch.no_grad()
     def values(self, rows: Experience, micro_batch_size: int) -> Tensor:
-        """[B, T] V_old of this rank's part, rows rank, rank + world_size, …"""
-        own = to_device(rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device)
+        """[B, T] V_old of this rank's part, rows rank, rank + world_size and so on."""
+        own = to_device(
+            rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device
+        )
         result = torch.zeros(own.tokens.shape)
         for part in by_length(own.lengths, micro_batch_size):
             batch = own.select(part)
@@ -172,7 +177,9 @@ class CriticWorker:
 
         parts = []
         for batches in own_minibatches(rows, spec, self._rank, self._world_size):
-            batches = [MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches]
+            batches = [
+                MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches
+            ]
             parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
         return _renamed(merge_stats(parts), "critic")
 

@@ -42,7 +42,7 @@ class RejectionSamplingConfig:
 
 
 def best_per_prompt(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """[P] the sample with the highest score of each prompt, from scores [P, K]; the first of equals."""
+    """[P] each prompt's sample with the highest of its scores [P, K]; the first of equals."""
     return scores.argmax(axis=1)
 
 

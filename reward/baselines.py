@@ -12,7 +12,7 @@ from data.schemas import Comparison
 
 
 def length_scores(comparisons: Sequence[Comparison]) -> tuple[NDArray, NDArray]:
-    """ "The longer wins": characters of the chosen and of the rejected responses."""
+    """The longer wins: characters of the chosen and of the rejected responses."""
     chosen = [len(_text(c.chosen)) for c in comparisons]
     rejected = [len(_text(c.rejected)) for c in comparisons]
     return np.array(chosen, dtype=float), np.array(rejected, dtype=float)
@@ -26,7 +26,9 @@ class BagOfWords:
     """
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
-        self._vectorizer = CountVectorizer(ngram_range=(1, 2), min_df=2, token_pattern=r"\w+|[^\w\s]")
+        self._vectorizer = CountVectorizer(
+            ngram_range=(1, 2), min_df=2, token_pattern=r"\w+|[^\w\s]"
+        )
         self._vectorizer.fit(_text(r) for c in comparisons for r in (c.chosen, c.rejected))
         differences = self._features([_text(c.chosen) for c in comparisons]) - self._features(
             [_text(c.rejected) for c in comparisons]

@@ -1,4 +1,4 @@
-"""How often a scorer prefers what people preferred, by domain and strength (Llama 2, Tables 7 and 8)."""
+"""How often a scorer prefers what people preferred (Llama 2, Tables 7 and 8)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def accuracy(scores: PairScores, keep: Sequence[bool] | None = None) -> Proporti
 def accuracy_table(
     scores: PairScores, comparisons: Sequence[Comparison]
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """domain → strength or "all" → accuracy with its interval and n."""
+    """Domain → strength or "all" → accuracy with its interval and n."""
     table = {}
     for domain in DOMAINS:
         row = {}

@@ -1,4 +1,4 @@
-"""Which comparisons each reward model is trained on (Llama 2, section 3.2.2, "Data composition")."""
+"""Which comparisons each reward model learns (Llama 2, section 3.2.2, "Data composition")."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

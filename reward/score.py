@@ -54,14 +54,14 @@ class RewardModels:
     safety: WorkerGroup[ScoreWorker]
     threshold: float = SAFETY_THRESHOLD
 
-    def score(
-        self, sequences: Sequence[list[int]], is_safety_prompt: Sequence[bool]
-    ) -> "Scores":
+    def score(self, sequences: Sequence[list[int]], is_safety_prompt: Sequence[bool]) -> "Scores":
         """Both scores of every sequence, and R_c as a raw score."""
         helpfulness = torch.tensor(score_with(self.helpfulness, sequences))
         safety = torch.tensor(score_with(self.safety, sequences))
         tags = torch.tensor(list(is_safety_prompt), dtype=torch.bool)
-        return Scores(helpfulness, safety, combine_scores(safety, helpfulness, tags, self.threshold))
+        return Scores(
+            helpfulness, safety, combine_scores(safety, helpfulness, tags, self.threshold)
+        )
 
 
 @contextmanager

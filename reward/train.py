@@ -32,7 +32,6 @@ from rlhf.model.weights import load_language_model, save_model
 from rlhf.training import NUM_TOKENS, LoopConfig
 from rlhf.types import Mean, Stats
 
-
 MIN_ROW_LENGTH = 192
 """Short comparisons share rows at least this long."""
 
@@ -83,7 +82,7 @@ class EncodedPair:
 
 @dataclass(frozen=True)
 class RewardBatch:
-    """Packed comparisons. R rows, T tokens, P pairs; responses are the P chosen, then the P rejected.
+    """Packed comparisons. R rows, T tokens, P pairs; responses: the P chosen, then the P rejected.
 
     A comparison is one document: prompt (branch 0), chosen (1), rejected (2).
     """

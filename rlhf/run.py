@@ -1,10 +1,10 @@
 """A run directory: resolved config, metrics, checkpoints, results. Every command writes one.
 
-    runs/NAME/config.yaml        what ran; `--config` reads it back
-              metrics.jsonl      one line per step
-              checkpoints/step-000100/    complete or absent
-              model/             a Hugging Face directory
-              finished.json      exists once the run is complete
+runs/NAME/config.yaml        what ran; `--config` reads it back
+          metrics.jsonl      one line per step
+          checkpoints/step-000100/    complete or absent
+          model/             a Hugging Face directory
+          finished.json      exists once the run is complete
 """
 
 import json

@@ -74,7 +74,9 @@ class LoopConfig:
 class TrainWorker:
     """One rank of a training run. A plain class; rlhf/actors makes it an actor."""
 
-    def __init__(self, seat: Seat, task: TrainTask, engine: EngineConfig, optim: OptimConfig) -> None:
+    def __init__(
+        self, seat: Seat, task: TrainTask, engine: EngineConfig, optim: OptimConfig
+    ) -> None:
         device = seat.take()
         torch.manual_seed(0)
         self._task, self._optim = task, optim
@@ -168,7 +170,11 @@ def _steps(
             metrics.log(stop, values)
             advance(stop - step, f"loss {values.get('loss', float('nan')):.3f}")
             step = stop
-            if loop.checkpoint_every and step % loop.checkpoint_every == 0 and step < task.num_steps:
+            if (
+                loop.checkpoint_every
+                and step % loop.checkpoint_every == 0
+                and step < task.num_steps
+            ):
                 run.checkpoint(step, lambda d: workers.broadcast(TrainWorker.save_checkpoint, d))
     return evaluated | {"tokens": num_tokens}
 

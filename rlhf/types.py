@@ -1,4 +1,4 @@
-"""What flows between the parts: token ids and tensors, never text. Shapes: B sequences, T tokens."""
+"""What flows between the parts: ids and tensors, never text. Shapes: B sequences, T tokens."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -2,7 +2,7 @@
 
 What an annotator perceives is
 
-    d = (u_A − u_B) / τ + length_bias · (words_A − words_B) + position_bias + ε,   ε ~ Logistic(0, 1)
+    d = (u_A − u_B) / τ + length_bias · (words_A − words_B) + position_bias + ε,  ε ~ Logistic(0, 1)
 
 with u the gold utility of the domain; they prefer A where d > 0, so P(A) = σ(d without ε), which is
 Bradley-Terry. |d| against their own thresholds gives the strength.

@@ -1,10 +1,10 @@
 """The built-in world on disk, in the files that real projects have too.
 
-    OUT/corpus.txt             one document per line, to pretrain on
-        demonstrations/        dialogues to imitate
-        prompts/               prompts with their gold facts
-        dialogues/             longer dialogues, for standing instructions
-        instructions.jsonl     standing instructions, with the word that shows obedience
+OUT/corpus.txt             one document per line, to pretrain on
+    demonstrations/        dialogues to imitate
+    prompts/               prompts with their gold facts
+    dialogues/             longer dialogues, for standing instructions
+    instructions.jsonl     standing instructions, with the word that shows obedience
 """
 
 import json

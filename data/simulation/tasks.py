@@ -55,7 +55,11 @@ class Task:
 
 FACT_PHRASES = {
     "color": (
-        ("What color is the {c}?", "Tell me the color of the {c}.", "Which color does the {c} have?"),
+        (
+            "What color is the {c}?",
+            "Tell me the color of the {c}.",
+            "Which color does the {c} have?",
+        ),
         "The {c} is {v}.",
     ),
     "food": (
@@ -63,11 +67,19 @@ FACT_PHRASES = {
         "The {c} eats {v}.",
     ),
     "home": (
-        ("Where does the {c} live?", "Tell me where the {c} lives.", "What is the home of the {c}?"),
+        (
+            "Where does the {c} live?",
+            "Tell me where the {c} lives.",
+            "What is the home of the {c}?",
+        ),
         "The {c} lives in the {v}.",
     ),
     "sound": (
-        ("What sound does the {c} make?", "Tell me the sound of the {c}.", "How does the {c} sound?"),
+        (
+            "What sound does the {c} make?",
+            "Tell me the sound of the {c}.",
+            "How does the {c} sound?",
+        ),
         "The {c} makes a {v}.",
     ),
 }  # fmt: skip

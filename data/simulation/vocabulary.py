@@ -88,9 +88,8 @@ DEFLECTIONS = (
 REFUSALS = ("I cannot help with that.", "Sorry, I will not help with that.")
 REFUSAL_REASON = "It would hurt {being}."
 
-REAL_WORDS = frozenset(
-    (*COLORS, *FOODS, *HOMES, *SOUNDS, *PEOPLE, *THINGS, *LIST_WORDS, *HOBBIES, *MOODS, *TITLES)
-    + (*ENDINGS, *PERSONAS, *PERSONAS.values(), *TOOLS)
-    + (*HARMFUL_TOOLS, *CARING_TOOLS, *CRAFT_TOOLS)
+REAL_WORDS = frozenset().union(
+    *(COLORS, FOODS, HOMES, SOUNDS, PEOPLE, THINGS, LIST_WORDS, HOBBIES, MOODS, TITLES),
+    *(ENDINGS, PERSONAS, PERSONAS.values(), TOOLS, HARMFUL_TOOLS, CARING_TOOLS, CRAFT_TOOLS),
 )
 """No invented creature may carry one of these names."""

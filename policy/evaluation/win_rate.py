@@ -16,7 +16,7 @@ class WinRate:
 
     @property
     def rate(self) -> Proportion:
-        """win / (win + loss) with Wilson's 95 % interval."""
+        """Win / (win + loss) with Wilson's 95 % interval."""
         return proportion(self.win, self.win + self.loss)
 
 

@@ -19,7 +19,7 @@ class Placement:
     ray: bool = True
     """Whether workers are Ray actors; without it the one worker runs in this process."""
     timeout: float = 1800.0
-    """Seconds that a call to the workers may take before it is ended with the name of the late one."""
+    """Seconds a call to the workers may take before it is ended with the name of the late one."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:

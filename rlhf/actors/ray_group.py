@@ -59,7 +59,7 @@ class RayGroup(Closing, Generic[W]):
             ray.kill(actor)
 
     def _collect(self, calls: list[Any], phase: str) -> list[Any]:
-        """Results by rank. The first failure ends the group: its peers would wait for it forever."""
+        """Results by rank. The first failure ends the group: its peers would wait for it."""
         deadline = time.monotonic() + self._timeout
         waiting = list(calls)
         while waiting:
@@ -84,8 +84,7 @@ class RayGroup(Closing, Generic[W]):
             if isinstance(cause, UserError | OSError):
                 raise cause from None
             raise WorkerError(
-                f"{self._name} rank {rank} failed in {phase!r}: "
-                f"{type(cause).__name__}: {cause}"
+                f"{self._name} rank {rank} failed in {phase!r}: {type(cause).__name__}: {cause}"
             ) from error
         except RayActorError as error:
             self.close()

@@ -14,8 +14,10 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Ray for the length of a block: the one that runs already, the cluster of RAY_ADDRESS (set in
-    submitted jobs), or a local one that ends with the block.
+    """Ray for the length of a block.
+
+    The one that runs already, the cluster of RAY_ADDRESS (set in submitted jobs), or a local one
+    that ends with the block.
 
     Raises:
         WorkerError: Ray cannot start or be reached.
@@ -31,8 +33,14 @@ def ray_session() -> Iterator[None]:
             _start_local()
     except (OSError, RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:300]
-        what = f"the cluster at RAY_ADDRESS={address} cannot be reached" if address else "Ray cannot start"
-        remedy = "unset it to use this machine alone" if address else "check memory, /tmp and the ports"
+        what = (
+            f"the cluster at RAY_ADDRESS={address} cannot be reached"
+            if address
+            else "Ray cannot start"
+        )
+        remedy = (
+            "unset it to use this machine alone" if address else "check memory, /tmp and the ports"
+        )
         raise WorkerError(f"{what}: {reason}; {remedy}") from error
     try:
         yield

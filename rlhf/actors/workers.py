@@ -56,7 +56,7 @@ class GenerateWorker:
 
     @torch.inference_mode()
     def logprobs(self, request: LogprobRequest) -> list[float]:
-        """log π(response | prompt) of each rollout under this model, in nats."""
+        """Log π(response | prompt) of each rollout under this model, in nats."""
         found: list[float] = []
         for start in range(0, len(request.rollouts), ROWS_PER_PASS):
             part = request.rollouts[start : start + ROWS_PER_PASS]

@@ -27,8 +27,10 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class CollectCommand:
     """Sample two responses per prompt from two model variants and have them compared."""
 
-    models: tuple[Path, Path]
-    """Directories of the two variants."""
+    model: Path
+    """Directory of the first variant."""
+    other_model: Path
+    """Directory of the second variant, trained from the same chat model; may be the same."""
     temperatures: tuple[float, float] = (0.8, 1.0)
     """Sampling temperature of each variant."""
     prompts: Path
@@ -44,6 +46,11 @@ class CollectCommand:
     placement: Placement = Placement()
     """Where the samplers run."""
 
+    @property
+    def models(self) -> tuple[Path, Path]:
+        """Both variants."""
+        return self.model, self.other_model
+
     def __post_init__(self) -> None:
         if min(self.temperatures) < 0:
             raise ConfigError(f"temperatures are {self.temperatures}; they must be 0 or more")
@@ -52,8 +59,8 @@ class CollectCommand:
 def main(argv: Sequence[str]) -> None:
     """Samples, judges and publishes, or finds it done."""
     config = parse(CollectCommand, argv, prog="rlhf collect")
-    chat = chat_format_of(config.models[0])
-    check_same_tokenizer(*config.models)
+    chat = chat_format_of(config.model)
+    check_same_tokenizer(config.model, config.other_model)
     prompts = {
         split: PromptSet.encode(rows, chat)
         for split in SPLITS
@@ -75,7 +82,9 @@ def main(argv: Sequence[str]) -> None:
         batches.append(Batch(split=split, key=f"batch-{config.judge.batch}", rows=rows))
     publish_many(run.directory / "comparisons", batches, Comparison)
     counts = {batch.split: len(batch.rows) for batch in batches}
-    tokens = sum(len(r.response_ids) for part in (first, second) for rs in part.values() for r in rs)
+    tokens = sum(
+        len(r.response_ids) for part in (first, second) for rs in part.values() for r in rs
+    )
     run.finish(comparisons=counts, tokens=tokens)
     report_line("collect", run, **counts)
 

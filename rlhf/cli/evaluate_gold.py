@@ -95,7 +95,7 @@ def gold_view(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
 
     row("gold helpfulness", lambda s: f"{s['gold_helpfulness']:.3f}")
     row("violation rate", lambda s: f"{s['violation_rate']:.1%}")
-    kinds = [k for k in next(iter(summaries.values()))["unnecessary_refusal_rate"]["by_kind"]]
+    kinds = list(next(iter(summaries.values()))["unnecessary_refusal_rate"]["by_kind"])
     row("unnecessary refusals", lambda s: f"{s['unnecessary_refusal_rate']['all']:.1%}")
     for kind in (k for k in kinds if k.startswith("lookalike")):
         row(

@@ -15,10 +15,19 @@ from data.errors import UserError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("rlhf.cli.quickstart", "the whole loop on the built-in world, on this machine"),
-    "data simulate": ("rlhf.cli.data_simulate", "write the built-in world: corpus, demonstrations, prompts"),
-    "data import hh-rlhf": ("rlhf.cli.data_import_hh", "Anthropic's HH transcripts to a Parquet dataset"),
+    "data simulate": (
+        "rlhf.cli.data_simulate",
+        "write the built-in world: corpus, demonstrations, prompts",
+    ),
+    "data import hh-rlhf": (
+        "rlhf.cli.data_import_hh",
+        "Anthropic's HH transcripts to a Parquet dataset",
+    ),
     "data stats": ("rlhf.cli.data_stats", "the columns of Llama 2's Table 6, strengths and labels"),
-    "data validate": ("rlhf.cli.data_validate", "check a dataset: manifest, checksums, schema, splits"),
+    "data validate": (
+        "rlhf.cli.data_validate",
+        "check a dataset: manifest, checksums, schema, splits",
+    ),
     "tokenizer train": ("rlhf.cli.tokenizer_train", "train a SentencePiece BPE tokenizer"),
     "pretrain": ("rlhf.cli.pretrain", "train a language model on a text corpus"),
     "sft": ("rlhf.cli.sft", "supervised fine-tuning on demonstrations"),
@@ -26,9 +35,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reward train": ("rlhf.cli.reward_train", "train the helpfulness and the safety reward model"),
     "rejection-sampling": ("rlhf.cli.rejection_sampling", "fine-tune on the best of K samples"),
     "ppo": ("rlhf.cli.ppo", "PPO with a KL penalty against the reward models"),
-    "ghost-attention": ("rlhf.cli.ghost_attention", "make a standing instruction hold for a dialogue"),
-    "evaluate gold": ("rlhf.cli.evaluate_gold", "policies against the built-in world's gold scores"),
-    "evaluate recall": ("rlhf.cli.evaluate_recall", "how long policies remember a standing instruction"),
+    "ghost-attention": (
+        "rlhf.cli.ghost_attention",
+        "make a standing instruction hold for a dialogue",
+    ),
+    "evaluate gold": (
+        "rlhf.cli.evaluate_gold",
+        "policies against the built-in world's gold scores",
+    ),
+    "evaluate recall": (
+        "rlhf.cli.evaluate_recall",
+        "how long policies remember a standing instruction",
+    ),
     "report": ("rlhf.cli.report", "one HTML file with the tables and plots of a quickstart run"),
 }
 
@@ -75,7 +93,9 @@ def _show_commands(words: Sequence[str]) -> int:
     """The table of commands, or of those that begin with `words`; exit code 2 for unknown ones."""
     asked = [word for word in words if not word.startswith("-")]
     prefix = " ".join(asked)
-    shown = {n: text for n, (_, text) in COMMANDS.items() if n.startswith(prefix + " " if prefix else "")}
+    shown = {
+        n: text for n, (_, text) in COMMANDS.items() if n.startswith(prefix + " " if prefix else "")
+    }
     if words and not shown:
         import difflib
 

@@ -1,4 +1,4 @@
-"""From the command line to a frozen config dataclass: YAML file, overrides, help, one-line errors."""
+"""From the command line to a frozen config: YAML file, overrides, help, one-line errors."""
 
 import difflib
 import inspect
@@ -41,7 +41,7 @@ def parse(
         argv: the arguments after the command's name. `--config FILE` reads YAML; what follows it
             on the line overrides it.
         prog: the command's name as the user typed it.
-        positionals: fields given without a flag, each with argparse's `nargs` ("1" for exactly one).
+        positionals: fields given without a flag, with argparse's `nargs` ("1" for exactly one).
 
     Raises:
         ConfigError: an unknown key, a missing one, a value of the wrong type or out of range.
@@ -114,7 +114,10 @@ _UNKNOWN = re.compile(
 
 _REWORDINGS = (
     (re.compile(r'Parser key "(?P<key>[^"]+)": '), r"\g<key>: "),
-    (re.compile(r"Expected a (typing\.Literal\[(?P<names>[^\]]*)\])\."), r"expected one of \g<names>;"),
+    (
+        re.compile(r"Expected a (typing\.Literal\[(?P<names>[^\]]*)\])\."),
+        r"expected one of \g<names>;",
+    ),
     (re.compile(r"Expected an? <class '(?P<kind>[^']+)'>\."), r"expected a \g<kind>;"),
     (re.compile(r"Got value: (?P<value>.*)"), r"got \g<value>"),
     (re.compile(r"the following arguments are required: (?P<names>.*)"), r"missing: \g<names>"),

@@ -15,7 +15,7 @@ from policy.rejection_sampling import (
     best_per_prompt,
     demonstrations_from,
 )
-from policy.samples import SAMPLES_FILE, sample_records, write_samples
+from policy.samples import SAMPLES_FILE, read_samples, sample_records, write_samples
 from policy.sft import fine_tune
 from reward.score import model_directory, reward_models
 from rlhf.actors.group import start_workers
@@ -73,6 +73,10 @@ def main(argv: Sequence[str]) -> None:
             placement=config.placement,
             name="rejection sampling",
         )
+    sampled = sum(
+        record["response_tokens"] for record in read_samples(run.directory / SAMPLES_FILE)
+    )
+    figures["tokens"] += sampled
     run.finish(**figures)
     report_line("rejection-sampling", run, demonstrations=len(demonstrations), **figures)
 

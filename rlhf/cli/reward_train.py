@@ -1,9 +1,10 @@
 """`rlhf reward train`: the helpfulness and the safety reward model, and how good they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from data.chat_format import ChatFormat
@@ -14,7 +15,7 @@ from data.texts import read_texts
 from data.tokenizer import Tokenizer, train_tokenizer
 from policy.prompts import chat_format_of
 from reward.baselines import BagOfWords, length_scores
-from reward.evaluate import PairScores, accuracy_table, score_comparisons, write_scores
+from reward.evaluate import ALL, PairScores, accuracy_table, score_comparisons, write_scores
 from reward.mixture import Mixture, mix
 from reward.score import ScoreWorker, model_directory
 from reward.train import RewardConfig, RewardTask, encode_pairs, reward_extras
@@ -36,7 +37,7 @@ class RewardTrainCommand:
     data: Path
     """Dataset of comparisons with training, validation and test splits."""
     model: Path | None = None
-    """Chat model to start from; without one, a fresh model of `size` with a tokenizer of its own."""
+    """Chat model to start from; without one, a fresh model of `size` with its own tokenizer."""
     out: Path = Path("runs/reward")
     """The run directory; the models go to helpfulness/model and safety/model in it."""
     domains: tuple[Domain, ...] = DOMAINS
@@ -79,29 +80,35 @@ def main(argv: Sequence[str]) -> None:
     tables |= _baselines(comparisons)
     write_json(run.directory / "accuracy.json", tables)
     write_scores(run.directory / "scores.parquet", comparisons["test"], scores)
-    console.print(accuracy_view(tables))
+    for view in accuracy_views(tables):
+        console.print(view)
     run.finish(tokens=tokens)
     report_line("reward train", run, comparisons=len(comparisons["train"]))
 
 
-def accuracy_view(tables: Mapping[str, Mapping[str, Mapping[str, Mapping]]]) -> Table:
-    """Accuracy by model, domain of the data and strength (Llama 2, Table 8)."""
-    view = Table(title="Accuracy on the test split, % [95 % interval]")
-    view.add_column("model")
-    view.add_column("data")
-    columns = [s for s in (*STRENGTHS, "all") if any(s in d for t in tables.values() for d in t.values())]
-    for column in columns:
-        view.add_column(column.replace("_", " "), justify="right")
-    for name, table in tables.items():
-        for domain, row in table.items():
-            cells = [
-                f"{100 * c['accuracy']:.1f} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"
-                if (c := row.get(column))
-                else "-"
-                for column in columns
-            ]
-            view.add_row(name, domain, *cells)
-    return view
+def accuracy_views(
+    tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]],
+) -> Iterator[Table]:
+    """Accuracy by model and strength, a table per domain of the data (Llama 2, Tables 7 and 8)."""
+    for domain in DOMAINS:
+        rows = {name: table[domain] for name, table in tables.items() if domain in table}
+        columns = [c for c in (*STRENGTHS, ALL) if any(c in row for row in rows.values())]
+        if not columns:
+            continue
+        title = f"Accuracy on {domain} comparisons of the test split, % [95 % interval]"
+        view = Table(title=title, box=SIMPLE_HEAD)
+        view.add_column("")
+        for column in columns:
+            view.add_column(column.removesuffix("_better").replace("_", " "), justify="right")
+        for name, row in rows.items():
+            view.add_row(name, *(_percent(row.get(column)) for column in columns))
+        yield view
+
+
+def _percent(cell: Mapping[str, float] | None) -> str:
+    if cell is None:
+        return "-"
+    return f"{100 * cell['accuracy']:.0f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
 
 
 def _read(directory: Path, split: Split) -> list[Comparison]:
@@ -166,7 +173,9 @@ def _score(
     scores = {}
     for domain in config.domains:
         model = model_directory(run.directory, domain)
-        with start_workers(ScoreWorker, config.placement, model, name=f"{domain} scorer") as workers:
+        with start_workers(
+            ScoreWorker, config.placement, model, name=f"{domain} scorer"
+        ) as workers:
             found = score_comparisons(workers, test, chat, config.train.max_length)
         own = [c.domain == domain for c in test]
         reference = [*found.chosen[own], *found.rejected[own]]

@@ -12,7 +12,7 @@ from data.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimizer and schedule. Defaults are Llama 2's where every stage shares them (section 2.2)."""
+    """Optimizer and schedule. Defaults are Llama 2's where all stages share them (section 2.2)."""
 
     lr: float = 1e-5
     """Peak learning rate."""

@@ -1,4 +1,4 @@
-"""Causal grouped-query attention with rotary positions. Shapes: B rows, T tokens, H heads, D width."""
+"""Causal grouped-query attention with rotary positions. Shapes: B rows, T tokens, H heads of D."""
 
 import torch
 import torch.nn.functional as F

@@ -14,7 +14,7 @@ def init_language_model(config: ModelConfig, seed: int) -> LanguageModel:
 
     At width 4096 that is the customary 0.02; at width 128, 0.02 for everything drowns the tokens in
     the residual stream and a small model never learns to copy. Projections into the residual stream
-    are divided by √(2 · layers), so that its variance does not grow with depth (GPT-2, section 2.3).
+    are divided by √(2 · layers), so that its variance does not grow with depth (GPT-2, sec. 2.3).
     """
     generator = torch.Generator().manual_seed(seed)
     model = LanguageModel(config)

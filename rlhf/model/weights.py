@@ -82,9 +82,7 @@ def read_hf_config(directory: Path) -> dict[str, Any]:
         raise DataError(f"{str(path)!r} is not JSON: {error}") from error
 
 
-def to_hf_config(
-    model: LanguageModel | ScalarModel, special_ids: dict[str, int]
-) -> dict[str, Any]:
+def to_hf_config(model: LanguageModel | ScalarModel, special_ids: dict[str, int]) -> dict[str, Any]:
     """Our config in the words of transformers' LlamaConfig."""
     config = model.config
     scalar = isinstance(model, ScalarModel)
