@@ -107,7 +107,7 @@ def document_positions(documents: Tensor, branches: Tensor | None = None) -> Ten
     if branches is None:
         return index - start
     # In a document the trunk comes first; a later branch starts again where the trunk ended.
-    part_start = _run_starts(documents * (int(branches.max()) + 1) + branches, index)
+    part_start = torch.maximum(start, _run_starts(branches, index))
     trunk_end = torch.where(branches == 1, part_start, 0).cummax(dim=1).values
     later = branches > 1
     return torch.where(later, index - part_start + trunk_end - start, index - start)
