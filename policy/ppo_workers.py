@@ -251,7 +251,9 @@ def own_minibatches(
             num_tokens = int(rows.response_mask[chosen].sum())
             dealt = chosen[rows.lengths[chosen].argsort(descending=True, stable=True)]
             # As many micro-batches on every rank: gradients are summed over ranks after each.
+            # None is empty: a rank with a row less than the others sets the number.
             num_parts = -(-len(chosen) // (world_size * spec.micro_batch_size))
+            num_parts = min(num_parts, len(chosen) // world_size)
             parts = dealt[rank::world_size].tensor_split(num_parts)
             yield [MicroBatch(rows.select(part), num_tokens) for part in parts]
 
