@@ -1,0 +1,76 @@
+"""PPO in this process: workers whose calls are written down, a rule in place of reward models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from policy.ppo import PpoConfig, Roles, train_ppo
+from policy.prompts import PromptSet
+from reward.score import Scores
+from rlhf.actors.group import LocalGroup
+from rlhf.actors.placement import Placement
+from rlhf.engine.optim import OptimConfig
+from rlhf.run import Run
+from tests.reward.tiny import tiny_chat
+
+HERE = Placement(ray=False)
+
+
+def constant(rate: float) -> OptimConfig:
+    return OptimConfig(lr=rate, schedule="constant", warmup_ratio=0.0)
+
+
+class RuleScorer:
+    """Stands in for both reward models: a rule on token ids."""
+
+    def __init__(self, rule: Callable[[list[int]], float]) -> None:
+        self.rule = rule
+        self.seen: list[list[list[int]]] = []
+        """Sequences of each call."""
+
+    def score(self, sequences: list[list[int]], is_safety_prompt: list[bool]) -> Scores:
+        self.seen.append(sequences)
+        values = torch.tensor([self.rule(ids) for ids in sequences])
+        return Scores(values, values, values)
+
+
+class Watched:
+    """A group whose calls are written down."""
+
+    def __init__(self, group: LocalGroup[Any]) -> None:
+        self._group = group
+        self.size = group.size
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def broadcast(self, method: Callable[..., Any], *args: Any) -> list[Any]:
+        self.calls.append((method.__name__, args))
+        return self._group.broadcast(method, *args)
+
+    def scatter(self, method: Callable[..., Any], shards: list[Any]) -> list[Any]:
+        self.calls.append((method.__name__, (shards,)))
+        return self._group.scatter(method, shards)
+
+    def arguments(self, name: str) -> list[tuple[Any, ...]]:
+        """Of every call of this method."""
+        return [args for called, args in self.calls if called == name]
+
+
+@dataclass(frozen=True)
+class Ppo:
+    """A PPO run that stands ready."""
+
+    config: PpoConfig
+    policy: Watched
+    critic: Watched
+    scorer: RuleScorer
+    prompts: PromptSet
+    run: Run
+
+    def train(self) -> dict[str, float]:
+        roles: Any = Roles(self.policy, self.critic, self.scorer)  # type: ignore[arg-type]
+        return train_ppo(self.config, roles, self.prompts, tiny_chat(), self.run)
+
+
+StartPpo = Callable[..., Ppo]
