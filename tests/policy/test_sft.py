@@ -1,0 +1,142 @@
+"""Supervised fine-tuning: only answers are learned, and they are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import ConfigError, DataError
+from data.schemas import Demonstration, LossOn, Message
+from policy.sft import SftConfig, fine_tune, pack_demonstrations
+from rlhf.actors.group import LocalGroup
+from rlhf.actors.workers import GenerateWorker, generate_with
+from rlhf.engine.optim import OptimConfig
+from rlhf.generation.sampling import SamplingConfig
+from rlhf.metrics import read_metrics
+from rlhf.model.weights import load_language_model
+from rlhf.run import Run
+from rlhf.training import LoopConfig
+from rlhf.types import PromptIds
+from tests.policy.in_process import HERE
+from tests.reward.tiny import TORCH, tiny_chat, tiny_tokenizer
+
+
+def dialogue(*texts: str, loss_on: LossOn = "all") -> Demonstration:
+    """Texts by user and assistant in turn."""
+    roles = ("user", "assistant")
+    return Demonstration(
+        demonstration_id=" ".join(texts),
+        messages=tuple(Message(roles[n % 2], text) for n, text in enumerate(texts)),  # type: ignore[arg-type]
+        loss_on=loss_on,
+        domain="helpfulness",
+        source="test",
+    )
+
+
+def learned(demonstration: Demonstration) -> list[str]:
+    """The pieces of text whose tokens are learned, one per run of them."""
+    rows = pack_demonstrations([demonstration], tiny_tokenizer(), 128)
+    runs: list[list[int]] = []
+    mask = rows.loss_mask[0]
+    for t in mask.nonzero()[0]:
+        if not mask[t - 1]:
+            runs.append([])
+        runs[-1].append(int(rows.tokens[0, t]))
+    assert all(run[-1] == tiny_tokenizer().eos_id for run in runs)  # the end is learned too
+    return [tiny_tokenizer().decode(run) for run in runs]
+
+
+def test_only_answers_are_learned() -> None:
+    assert learned(dialogue("hi", "hello you", "bye", "so long")) == ["hello you", "so long"]
+    assert learned(dialogue("hi", "hello you", "bye", "so long", loss_on="last")) == ["so long"]
+
+
+def test_dialogues_share_rows() -> None:
+    demonstrations = [dialogue("hi", "hello"), dialogue("a", "b"), dialogue("bye", "so long")]
+    rows = pack_demonstrations(demonstrations, tiny_tokenizer(), 128)
+    assert len(rows) == 1 and sorted(set(rows.documents[0].tolist())) == [-1, 0, 1, 2]
+    encoded = [tiny_chat().encode_dialogue(d.messages) for d in demonstrations]
+    assert int(rows.loss_mask.sum()) == sum(sum(e.loss_mask) for e in encoded)
+
+
+def test_a_dialogue_longer_than_a_row() -> None:
+    with pytest.raises(DataError, match=r"a document has \d+ tokens and a row holds 16"):
+        pack_demonstrations([dialogue("hello hello hello", "b")], tiny_tokenizer(), 16)
+
+
+@torch.no_grad()
+def nats(model: Path, demonstration: Demonstration) -> float:
+    """Mean −log p of the answer tokens of a dialogue, without packing."""
+    encoded = tiny_chat().encode_dialogue(demonstration.messages, loss_on=demonstration.loss_on)
+    tokens, mask = torch.tensor([encoded.ids]), torch.tensor([encoded.loss_mask])
+    logprobs = load_language_model(model)(tokens, mask).logprobs
+    return -float(logprobs.sum() / mask.sum())
+
+
+def test_answers_are_learned(tmp_path: Path, chat_model: Path) -> None:
+    answers = {"one": "fox", "two": "dog", "three": "quick brown"}
+    demonstrations = [dialogue(user, answer) for user, answer in answers.items()] * 8
+    held_out = [dialogue("one", "fox"), dialogue("two", "dog")]
+    config = SftConfig(
+        row_length=64,
+        batch_rows=2,
+        micro_batch_rows=1,
+        epochs=12.0,
+        optim=OptimConfig(lr=1e-2, eps=1e-8),
+        loop=LoopConfig(log_every=5),
+    )
+    run = Run(tmp_path / "run", "sft", {})
+    figures = fine_tune(
+        demonstrations, held_out, config, run, model=chat_model, engine=TORCH, placement=HERE
+    )
+    rows = pack_demonstrations(demonstrations, tiny_tokenizer(), 64)
+    lines = read_metrics(run.directory)
+    assert lines[-1]["step"] == round(len(rows) * 12 / 2)
+    assert figures["tokens"] == 12 * rows.num_tokens  # every token of every epoch
+    assert lines[0]["loss"] > 2.0 and lines[-1]["loss"] < 0.1
+
+    encoded = [tiny_chat().encode_dialogue(d.messages) for d in held_out]
+    counts = [sum(e.loss_mask) for e in encoded]
+    total = sum(n * nats(run.model, d) for n, d in zip(counts, held_out, strict=True))
+    assert figures["validation/loss"] == pytest.approx(total / sum(counts), abs=1e-4)
+
+    group = LocalGroup(GenerateWorker, HERE, run.model)
+    prompts = [
+        PromptIds(user, tiny_chat().encode_prompt([Message("user", user)])) for user in answers
+    ]
+    greedy = SamplingConfig(temperature=0.0, max_new_tokens=30)
+    rollouts = generate_with(group, prompts, greedy, eos_id=tiny_tokenizer().eos_id, seed=0)
+    said = {r.prompt_id: tiny_chat().decode_response(r.response_ids) for r in rollouts}
+    assert said == answers
+    assert {r.finish_reason for r in rollouts} == {"eos"}
+
+
+def test_prompts_and_earlier_answers_are_not_learned(tmp_path: Path, chat_model: Path) -> None:
+    # One step on "b": what is said of the prompt and of the earlier answer may only change by
+    # accident, the last answer becomes likelier.
+    demonstration = dialogue("the quick", "brown fox", "jumps", "over", loss_on="last")
+    config = SftConfig(
+        row_length=64,
+        batch_rows=1,
+        epochs=20.0,
+        optim=OptimConfig(lr=3e-3, weight_decay=0.0, warmup_min_steps=1),
+    )
+    run = Run(tmp_path / "run", "sft", {})
+    fine_tune([demonstration], [], config, run, model=chat_model, engine=TORCH, placement=HERE)
+    earlier = dialogue("the quick", "brown fox")
+    assert nats(run.model, demonstration) < 0.5 < 2.0 < nats(chat_model, demonstration)
+    assert nats(run.model, earlier) > 0.8 * nats(chat_model, earlier)
+
+
+def test_nothing_to_learn(tmp_path: Path, chat_model: Path) -> None:
+    run = Run(tmp_path / "run", "sft", {})
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        fine_tune([], [], SftConfig(), run, model=chat_model, engine=TORCH, placement=HERE)
+
+
+def test_defaults_are_the_papers() -> None:
+    # Llama 2, section 3.1: batch 64, length 4096, 2 epochs, cosine from 2e-5, weight decay 0.1
+    config = SftConfig()
+    assert (config.batch_rows, config.row_length, config.epochs) == (64, 4096, 2.0)
+    assert (config.optim.lr, config.optim.schedule) == (2e-5, "cosine")
+    assert config.optim.weight_decay == 0.1
