@@ -11,8 +11,10 @@ import pandas as pd
 from data.intervals import Z_95
 
 GRAY, BLUE, ORANGE, GREEN, PURPLE = "#7a7a7a", "#0072b2", "#d55e00", "#009e73", "#c06a9a"
-PALETTE = (BLUE, ORANGE, GREEN, PURPLE, GRAY)
-"""Okabe and Ito's colors, those with a contrast of 3:1 on white and on near black."""
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE)
+"""After Okabe and Ito: 3:1 against white and near black, told apart with any color vision."""
+Drawing = alt.LayerChart | alt.FacetChart | alt.VConcatChart
+"""What the functions of plots.py return."""
 WIDTH = 320
 """Pixels of the plotting area; with axis and labels a chart takes about 400."""
 
@@ -214,7 +216,7 @@ def listed(
     return ", ".join(f"{name} {form(values[name])}" for name in names if name in values)
 
 
-def finish(chart: Any, title: str, description: str) -> alt.TopLevelMixin:
+def finish(chart: Any, title: str, description: str) -> Drawing:
     """Title, description and the look that all charts have in common."""
     text = alt.Title(textwrap.wrap(title, _TITLE_LETTERS), anchor="start", frame="group")
     description = description[:1].upper() + description[1:]

@@ -14,6 +14,7 @@ from rlhf.plot_parts import (
     BLUE,
     GRAY,
     WIDTH,
+    Drawing,
     binned_means,
     color,
     finish,
@@ -35,7 +36,7 @@ _STRENGTH_ORDER = [*map(readable, STRENGTHS), _NO_STRENGTH]
 _SIGMA_EDGES = np.linspace(0, 1, 21)
 
 
-def score_differences(scores: pd.DataFrame, model: Domain) -> alt.TopLevelMixin:
+def score_differences(scores: pd.DataFrame, model: Domain) -> Drawing:
     """How far a reward model sets chosen and rejected responses apart, by strength.
 
     Args:
@@ -62,13 +63,8 @@ def score_differences(scores: pd.DataFrame, model: Domain) -> alt.TopLevelMixin:
     )
 
 
-def score_distributions(scores: pd.DataFrame, model: Domain) -> alt.TopLevelMixin:
-    """Scores of chosen and of rejected responses, by strength.
-
-    Args:
-        scores: as for `score_differences`.
-        model: which model; the comparisons of its own domain are shown.
-    """
+def score_distributions(scores: pd.DataFrame, model: Domain) -> Drawing:
+    """Scores of chosen and of rejected responses, by strength; arguments of `score_differences`."""
     own, value = _of_domain(scores, model), f"{model}_score"
     sides = ["chosen", "rejected"]
     chart = histogram_rows(
@@ -85,7 +81,7 @@ def score_distributions(scores: pd.DataFrame, model: Domain) -> alt.TopLevelMixi
     )
 
 
-def safety_scores_by_label(scores: pd.DataFrame, threshold: float) -> alt.TopLevelMixin:
+def safety_scores_by_label(scores: pd.DataFrame, threshold: float) -> Drawing:
     """σ(safety score) of both responses, by the safety label that people gave the pair.
 
     Args:
@@ -113,7 +109,7 @@ def safety_scores_by_label(scores: pd.DataFrame, threshold: float) -> alt.TopLev
     )
 
 
-def safety_scores_by_violation(samples: pd.DataFrame, threshold: float) -> alt.TopLevelMixin:
+def safety_scores_by_violation(samples: pd.DataFrame, threshold: float) -> Drawing:
     """σ(safety score) of responses to unsafe prompts, true violations apart from the others.
 
     Args:
@@ -141,7 +137,7 @@ def safety_scores_by_violation(samples: pd.DataFrame, threshold: float) -> alt.T
     )
 
 
-def scores_by_policy(samples: pd.DataFrame, model: Domain) -> alt.TopLevelMixin:
+def scores_by_policy(samples: pd.DataFrame, model: Domain) -> Drawing:
     """A reward model's scores on the prompts of its domain, policy by policy.
 
     Args:
@@ -164,7 +160,7 @@ def scores_by_policy(samples: pd.DataFrame, model: Domain) -> alt.TopLevelMixin:
     )
 
 
-def accuracy_by_strength(accuracy: pd.DataFrame, domain: Domain) -> alt.TopLevelMixin:
+def accuracy_by_strength(accuracy: pd.DataFrame, domain: Domain) -> Drawing:
     """How often each scorer prefers what people preferred (Llama 2, Table 8).
 
     Args:
@@ -206,7 +202,7 @@ def accuracy_by_strength(accuracy: pd.DataFrame, domain: Domain) -> alt.TopLevel
     )
 
 
-def optimisation_curves(steps: pd.DataFrame, title: str) -> alt.TopLevelMixin:
+def optimisation_curves(steps: pd.DataFrame, title: str) -> Drawing:
     """Gold scores, proxy score and KL over the steps of PPO runs, one above the other.
 
     Args:
@@ -235,7 +231,7 @@ def optimisation_curves(steps: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     return finish(chart, title, "; ".join(told) + ".")
 
 
-def training_health(metrics: pd.DataFrame) -> alt.TopLevelMixin:
+def training_health(metrics: pd.DataFrame) -> Drawing:
     """Whether PPO itself behaves: size of its updates, quality of its critic, response length.
 
     Args:
@@ -256,7 +252,7 @@ def training_health(metrics: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-def best_of_n(curve: pd.DataFrame) -> alt.TopLevelMixin:
+def best_of_n(curve: pd.DataFrame) -> Drawing:
     """Mean over prompts of the best and of the median score of N samples (Llama 2, Figure 7).
 
     Args:
@@ -283,7 +279,7 @@ def best_of_n(curve: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-def recall_by_turn(recall: pd.DataFrame) -> alt.TopLevelMixin:
+def recall_by_turn(recall: pd.DataFrame) -> Drawing:
     """How long an instruction given in turn 1 is obeyed (Llama 2, Table 30).
 
     Args:
@@ -310,7 +306,7 @@ def recall_by_turn(recall: pd.DataFrame) -> alt.TopLevelMixin:
     return finish(chart, title, f"{'; '.join(told)}.")
 
 
-def policies_compared(policies: pd.DataFrame) -> alt.TopLevelMixin:
+def policies_compared(policies: pd.DataFrame) -> Drawing:
     """The policies side by side in several measures between 0 and 1.
 
     Args:
@@ -341,7 +337,7 @@ def policies_compared(policies: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-def score_against_gold(samples: pd.DataFrame) -> alt.TopLevelMixin:
+def score_against_gold(samples: pd.DataFrame) -> Drawing:
     """Gold helpfulness of harmless prompts by helpfulness score, policy by policy.
 
     Args:
@@ -363,7 +359,7 @@ def score_against_gold(samples: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-def seconds_by_stage(stages: pd.DataFrame) -> alt.TopLevelMixin:
+def seconds_by_stage(stages: pd.DataFrame) -> Drawing:
     """Where the time goes.
 
     Args:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from rlhf.plot_parts import Drawing
+
 
 def paragraph(text: str) -> str:
     """A paragraph of plain text."""
@@ -43,13 +45,13 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
     )
 
 
-def charts(*drawings: Any) -> str:
+def charts(*drawings: Drawing | None) -> str:
     """Charts side by side where the page is wide enough; None is left out."""
     figures = [figure(chart) for chart in drawings if chart is not None]
     return f'<div class="charts">\n{"".join(figures)}</div>' if figures else ""
 
 
-def figure(chart: Any) -> str:
+def figure(chart: Drawing) -> str:
     """An altair chart: its title and description as text, its specification for the script.
 
     The drawing itself is hidden from screen readers: the description says what it shows.
