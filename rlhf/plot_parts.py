@@ -118,7 +118,7 @@ def histogram_rows(
         rule: where a vertical line stands.
     """
     tips = [alt.Tooltip("count:Q"), share_tip("share"), alt.Tooltip("low:Q"), alt.Tooltip("high:Q")]
-    bars = alt.Chart().mark_bar(opacity=0.6, binSpacing=0).encode(
+    bars = alt.Chart().mark_bar(opacity=0.7, binSpacing=0).encode(
         x=alt.X("low:Q", bin="binned", title=x, axis=alt.Axis(tickCount=8, grid=False)),
         x2="high:Q",
         y=alt.Y("share:Q", stack=None, title=None, axis=alt.Axis(format="%", tickCount=2)),

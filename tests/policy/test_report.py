@@ -15,6 +15,8 @@ import pytest
 from data.errors import DataError
 from policy.evaluation.findings import read_findings
 from policy.evaluation.report import render_report, write_report
+from policy.evaluation.report_parts import figure
+from rlhf import plots
 from rlhf.cli.main import main
 from tests.synthetic_run import HOSTILE, write_run
 
@@ -106,6 +108,7 @@ def test_headline_tells_figures_and_expectations(run: Path, page: Page) -> None:
     assert "1 of 2 expectations are met:" in page.texts["p"]
     assert "Met. Violations fell to less than half." in page.texts["li"]
     assert "Not met. Recall in turn 6 is <40 %." in page.texts["li"]
+    assert [item["class"] for item in page.all("li") if "class" in item] == ["met", "missed"]
 
 
 def test_tables_hold_the_summary(run: Path, page: Page) -> None:
@@ -149,6 +152,17 @@ def test_text_is_escaped(page: Page) -> None:
     figures = len(page.all("figure"))
     assert len(page.all("script")) == figures + 2  # one spec each, Vega and the last few lines
     assert page.texts["title"] == ["RLHF quickstart, seed 0"]
+
+
+def test_no_name_in_a_chart_ends_its_script() -> None:
+    name = "</script><b>bold</b> <!-- "
+    row = {"policy": name, "measure": "m", "value": 0.5, "low": 0.4, "high": 0.6}
+    page = Page(figure(plots.policies_compared(pd.DataFrame([row]))))
+    assert "b" not in page.texts
+    (spec,) = page.texts["script"]
+    (rows,) = json.loads(spec)["datasets"].values()
+    assert rows == [row]
+    assert page.texts["figcaption"][0].startswith(f"M: {name} 0.50")
 
 
 def test_every_chart_has_words_and_a_specification(page: Page) -> None:
