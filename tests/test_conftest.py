@@ -26,14 +26,16 @@ def test_known_fault(): assert False
 
 
 @pytest.mark.parametrize(
-    ("no_skip", "summary"),
+    ("no_skip", "no_data", "summary"),
     [
-        ("0", "1 passed, 4 skipped, 1 xfailed"),
+        ("0", "0", "1 passed, 4 skipped, 1 xfailed"),
         # failed: test_skips; errors: the missing data, and the module that is skipped as a whole
-        ("1", "1 failed, 1 passed, 1 skipped, 1 xfailed, 2 errors"),
+        ("1", "0", "1 failed, 1 passed, 1 skipped, 1 xfailed, 2 errors"),
+        # the missing data is said to be missing: its test is skipped again
+        ("1", "1", "1 failed, 1 passed, 2 skipped, 1 xfailed, 1 error"),
     ],
 )
-def test_no_skip(tmp_path: Path, no_skip: str, summary: str) -> None:
+def test_no_skip(tmp_path: Path, no_skip: str, no_data: str, summary: str) -> None:
     shutil.copy(Path(__file__).parent / "conftest.py", tmp_path)
     (tmp_path / "test_sample.py").write_text(TESTS)
     (tmp_path / "test_whole.py").write_text(
@@ -51,11 +53,16 @@ def test_no_skip(tmp_path: Path, no_skip: str, summary: str) -> None:
             "--continue-on-collection-errors",
         ],
         cwd=tmp_path,
-        env=os.environ | {"RLHF_NO_SKIP": no_skip, "RLHF_SHARED_DATA": str(tmp_path / "nowhere")},
+        env=os.environ
+        | {
+            "RLHF_NO_SKIP": no_skip,
+            "RLHF_NO_DATA": no_data,
+            "RLHF_SHARED_DATA": str(tmp_path / "nowhere"),
+        },
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert summary in result.stdout.splitlines()[-1], result.stdout
-    if no_skip == "1":
+    if (no_skip, no_data) == ("1", "0"):
         assert "set RLHF_SHARED_DATA" in result.stdout
