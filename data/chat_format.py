@@ -100,8 +100,9 @@ def _pairs(messages: Sequence[Message]) -> tuple[str | None, list[tuple[str, str
     for index, message in enumerate(rest):
         expected = "user" if index % 2 == 0 else "assistant"
         if message.role != expected:
+            place = index + len(messages) - len(rest)
             raise DataError(
-                f"message {index} is by {message.role!r}; user and assistant must take turns, "
+                f"message {place} is by {message.role!r}; user and assistant must take turns, "
                 "the user first, with a system message only at the very beginning"
             )
         if expected == "user":

@@ -47,7 +47,7 @@ def pack(
     length: int,
     pad_id: int,
 ) -> PackedRows:
-    """First-fit packing, longest documents first: each goes into the first row with room for it.
+    """Best-fit packing, longest documents first: each goes into the fullest row with room for it.
 
     Args:
         documents: token ids of each document.
@@ -75,7 +75,7 @@ def pack_and_locate(
             f"a document has {max(lengths)} tokens and a row holds {length}; "
             "raise the row length or shorten the document"
         )
-    rows = _first_fit(lengths, length)
+    rows = _best_fit(lengths, length)
     tokens = np.full((len(rows), length), pad_id, dtype=np.int32)
     numbers = np.full((len(rows), length), NO_DOCUMENT, dtype=np.int32)
     mask = np.zeros((len(rows), length), dtype=np.bool_)
@@ -93,7 +93,7 @@ def pack_and_locate(
     return PackedRows(tokens, numbers, mask), last
 
 
-def _first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices per row. Rows are kept by free space, so that finding one takes O(capacity)."""
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rows: list[list[int]] = []

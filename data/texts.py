@@ -1,6 +1,7 @@
 """Plain texts to train tokenizers and language models on, from what people have."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 from data.dataset import open_manifest, read_table
@@ -25,7 +26,7 @@ def read_texts(path: Path) -> list[str]:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = [line for line in raw.decode().splitlines() if line.strip()]
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{str(path)!r} is not UTF-8 text: {error}") from error
     if not lines:
         raise DataError(f"{str(path)!r} is empty; give a file with a document per line")

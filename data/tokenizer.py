@@ -37,9 +37,14 @@ class Tokenizer:
         if not file.is_file():
             raise DataError(f"no tokenizer at {str(file)!r}; `rlhf tokenizer train` makes one")
         try:
-            return cls(file.read_bytes())
+            tokenizer = cls(file.read_bytes())
         except RuntimeError as error:
-            raise DataError(f"{str(file)!r} is not a SentencePiece model") from error
+            raise DataError(
+                f"{str(file)!r} is not a SentencePiece model; `rlhf tokenizer train` makes one"
+            ) from error
+        if not tokenizer._bytes:  # SentencePiece takes an empty file for "nothing loaded yet"
+            raise DataError(f"{str(file)!r} is empty; `rlhf tokenizer train` makes one")
+        return tokenizer
 
     def save(self, directory: Path) -> None:
         """Writes `tokenizer.model` into the directory."""
