@@ -1,8 +1,5 @@
 """Dialogue → ids, literal by literal, and back."""
 
-import itertools
-from collections.abc import Iterable
-
 import pytest
 
 from data.chat_format import ChatFormat
@@ -28,9 +25,9 @@ def words(*pieces: str) -> list[int]:
 
 def dialogue(*texts: str, first: Role = "user") -> list[Message]:
     """Messages that take turns; `first` is "system" where the dialogue has a system message."""
-    roles: Iterable[Role] = itertools.cycle[Role](("user", "assistant"))
-    if first == "system":
-        roles = itertools.chain[Role](("system",), roles)
+    lead: list[Role] = ["system"] if first == "system" else []
+    turns: list[Role] = ["user", "assistant"]
+    roles = lead + turns * len(texts)
     return [Message(role, text) for role, text in zip(roles, texts, strict=False)]
 
 
