@@ -11,3 +11,15 @@ class DataError(UserError):
 
 class ConfigError(UserError):
     """A setting out of range, or settings that contradict each other."""
+
+
+def require_positive(config: object, *names: str) -> None:
+    """For a config's `__post_init__`: these fields must be above 0.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value <= 0:
+            raise ConfigError(f"{name} is {value}; it must be above 0")

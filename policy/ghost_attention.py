@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data.chat_format import ChatFormat
+from data.errors import ConfigError, require_positive
 from data.instructions import StandingInstruction
 from data.schemas import Demonstration, Message, Prompt
 from policy.sft import SftConfig
@@ -33,6 +34,11 @@ class GhostAttentionConfig:
     """Draws dialogues, instructions and samples."""
     fine_tune: SftConfig = SftConfig(epochs=1.0)
     """Training on the result."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_dialogues")
+        if self.replay_prompts < 0:
+            raise ConfigError(f"replay_prompts is {self.replay_prompts}; it must be 0 or more")
 
 
 @dataclass(frozen=True)

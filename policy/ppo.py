@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from data.chat_format import ChatFormat
-from data.errors import ConfigError
+from data.errors import ConfigError, require_positive
 from policy.ppo_math import (
     KlEstimator,
     adaptive_kl_coef,
@@ -92,6 +92,13 @@ class PpoConfig:
     """The critic's (not published)."""
 
     def __post_init__(self) -> None:
+        require_positive(
+            self, "iterations", "prompts_per_iteration", "minibatch_size", "micro_batch_size",
+            "epochs", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "sample_every",
+        )  # fmt: skip
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
         if self.prompts_per_iteration % self.minibatch_size:
             raise ConfigError(
                 f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of "

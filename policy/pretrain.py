@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.errors import ConfigError, require_positive
 from data.packing import PackedRows, pack
 from data.tokenizer import Tokenizer
 from policy.language_task import LanguageTask, steps_for
@@ -37,6 +38,14 @@ class PretrainConfig:
     """Peak rate of the 7B model; 2000 of about 500,000 steps warm up."""
     loop: LoopConfig = LoopConfig()
     """Logging, validation, checkpoints."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "row_length", "batch_rows", "micro_batch_rows", "epochs")
+        if not 0 <= self.validation_share < 1:
+            raise ConfigError(
+                f"validation_share is {self.validation_share}; it must be in [0, 1), "
+                "0 for no validation"
+            )
 
 
 def pretrain(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.chat_format import ChatFormat
-from data.errors import ConfigError
+from data.errors import require_positive
 from data.schemas import Demonstration, Message
 from policy.prompts import PromptSet
 from policy.sft import SftConfig
@@ -35,10 +35,7 @@ class RejectionSamplingConfig:
     """Training on the best samples."""
 
     def __post_init__(self) -> None:
-        if self.samples_per_prompt < 1:
-            raise ConfigError(
-                f"samples_per_prompt is {self.samples_per_prompt}; it must be 1 or more"
-            )
+        require_positive(self, "num_prompts", "samples_per_prompt")
 
 
 def best_per_prompt(scores: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.chat_format import ChatFormat
+from data.errors import require_positive
 from data.packing import PackedRows, pack
 from data.schemas import Demonstration
 from data.tokenizer import Tokenizer
@@ -42,6 +43,9 @@ class SftConfig:
     """Cosine from 2e-5, weight decay 0.1."""
     loop: LoopConfig = LoopConfig()
     """Logging, validation, checkpoints."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "row_length", "batch_rows", "micro_batch_rows", "epochs")
 
 
 def fine_tune(

@@ -20,6 +20,9 @@ from rlhf.actors.group import WorkerGroup
 
 ALL = "all"
 
+AccuracyTable = dict[str, dict[str, dict[str, Any]]]
+"""Domain of the data → strength or "all" → accuracy, low, high, n."""
+
 
 @dataclass(frozen=True)
 class PairScores:
@@ -54,11 +57,9 @@ def accuracy(scores: PairScores, keep: Sequence[bool] | None = None) -> Proporti
     return proportion(right, len(difference))
 
 
-def accuracy_table(
-    scores: PairScores, comparisons: Sequence[Comparison]
-) -> dict[str, dict[str, dict[str, float | None]]]:
+def accuracy_table(scores: PairScores, comparisons: Sequence[Comparison]) -> AccuracyTable:
     """Domain → strength or "all" → accuracy with its interval and n."""
-    table = {}
+    table: AccuracyTable = {}
     for domain in DOMAINS:
         row = {}
         for strength in (*STRENGTHS, ALL):

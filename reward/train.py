@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data.chat_format import ChatFormat
-from data.errors import ConfigError
+from data.errors import ConfigError, require_positive
 from data.mixing import epoch_order
 from data.packing import pack_and_locate
 from data.schemas import Comparison, Message
@@ -62,8 +62,7 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if self.safety_coef < 0:
             raise ConfigError(f"safety_coef is {self.safety_coef}; it must be 0 or more")
-        if self.batch_pairs < 1 or self.micro_batch_pairs < 1:
-            raise ConfigError("batch_pairs and micro_batch_pairs must be 1 or more")
+        require_positive(self, "batch_pairs", "micro_batch_pairs", "max_length", "epochs")
 
 
 @dataclass(frozen=True, kw_only=True)

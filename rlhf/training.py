@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from data.errors import ConfigError
+from data.errors import ConfigError, require_positive
 from rlhf.actors.group import Seat, WorkerGroup, start_workers
 from rlhf.actors.placement import Placement
 from rlhf.engine.base import EngineConfig
@@ -67,8 +67,10 @@ class LoopConfig:
     """Steps between checkpoints; 0 keeps none."""
 
     def __post_init__(self) -> None:
-        if self.log_every < 1:
-            raise ConfigError(f"log_every is {self.log_every}; it must be 1 or more")
+        require_positive(self, "log_every")
+        for name in ("evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more")
 
 
 class TrainWorker:

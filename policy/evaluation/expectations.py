@@ -90,7 +90,7 @@ def _wins(final: Mapping[str, Any]) -> Iterator[Expectation]:
             name,
             rate >= 0.6 and low > 0.5,
             f"On {where} PPO wins {rate:.1%} of what it wins or loses against the fine-tuned "
-            f"model, 95 % interval from {low:.1%} (expected: 60 % or more, the interval above 50 %).",
+            f"model, 95 % interval from {low:.1%} (expected: 60 % or more, from above 50 %).",
         )
 
 

@@ -73,13 +73,13 @@ def main(argv: Sequence[str]) -> None:
         first, second = (_sample(config, prompts, chat, index) for index in (0, 1))
     variants = (_variant(config, 0), _variant(config, 1))
     annotators = draw_annotators(config.annotators_seed)
-    batches = []
+    batches: list[Batch[Comparison]] = []
     for split, split_prompts in prompts.items():
         pair = (first[split], second[split])
-        rows = list(
+        judged = list(
             simulate_comparisons(split_prompts, pair, variants, annotators, chat, config.judge)
         )
-        batches.append(Batch(split=split, key=f"batch-{config.judge.batch}", rows=rows))
+        batches.append(Batch(split=split, key=f"batch-{config.judge.batch}", rows=judged))
     publish_many(run.directory / "comparisons", batches, Comparison)
     counts = {batch.split: len(batch.rows) for batch in batches}
     tokens = sum(

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from data.dataset import read_rows
+from data.errors import require_positive
 from data.instructions import read_instructions
 from data.schemas import Prompt
 from policy.evaluation.recall import recall_by_turn
@@ -41,6 +42,9 @@ class EvaluateRecallCommand:
     """Draws dialogues, instructions and samples."""
     placement: Placement = Placement()
     """Where the samplers run."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_dialogues")
 
 
 def main(argv: Sequence[str]) -> None:

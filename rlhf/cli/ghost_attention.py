@@ -101,14 +101,14 @@ def _sample(config: GhostAttentionCommand, chat: ChatFormat) -> list[Demonstrati
     conversations = pair_up(dialogues, instructions, train.num_dialogues, seed=train.seed)
     plain = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     plain = plain.batch(0, min(train.replay_prompts, len(plain)), seed=train.seed)
+    replayed = []
     with (
         console.status(f"sampling {len(conversations)} dialogues"),
         sampler_of(config.model, chat, train.sampling, config.placement) as sample,
     ):
         answers = converse(conversations, sample, chat, everywhere=True, seed=train.seed)
-        replayed = sample(plain.ids, train.seed)
-    first = np.zeros(len(plain), dtype=np.int64)
-    return [
-        *ghost_demonstrations(conversations, answers),
-        *demonstrations_from(plain, replayed, first, chat),
-    ]
+        if len(plain):
+            rollouts = sample(plain.ids, train.seed)
+            first = np.zeros(len(plain), dtype=np.int64)
+            replayed = demonstrations_from(plain, rollouts, first, chat)
+    return ghost_demonstrations(conversations, answers) + replayed

@@ -54,7 +54,7 @@ class QuickstartConfig:
 
 
 STAGES = {
-    "world": "data simulate --seed {seed}",
+    "world": "data simulate --config {configs}/world.yaml --seed {seed}",
     "tokenizer": "tokenizer train --config {configs}/tokenizer.yaml --input {out}/world/corpus.txt",
     "pretrain": "pretrain --config {configs}/pretrain.yaml --corpus {out}/world/corpus.txt "
     "--tokenizer {out}/tokenizer --train.seed {seed}",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -15,7 +16,14 @@ from data.texts import read_texts
 from data.tokenizer import Tokenizer, train_tokenizer
 from policy.prompts import chat_format_of
 from reward.baselines import BagOfWords, length_scores
-from reward.evaluate import ALL, PairScores, accuracy_table, score_comparisons, write_scores
+from reward.evaluate import (
+    ALL,
+    AccuracyTable,
+    PairScores,
+    accuracy_table,
+    score_comparisons,
+    write_scores,
+)
 from reward.mixture import Mixture, mix
 from reward.score import ScoreWorker, model_directory
 from reward.train import RewardConfig, RewardTask, encode_pairs, reward_extras
@@ -66,6 +74,10 @@ def main(argv: Sequence[str]) -> None:
     comparisons = {split: _read(config.data, split) for split in ("train", "validation", "test")}
     if not comparisons["train"]:
         raise DataError(f"{str(config.data)!r} has no training split; nothing to learn from")
+    if config.model is None:
+        named_size(config.size, config.vocab_size)
+    else:
+        chat_format_of(config.model)
     run = begin("reward train", config)
     if run is None:
         return
@@ -87,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def accuracy_views(
-    tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]],
+    tables: Mapping[str, AccuracyTable],
 ) -> Iterator[Table]:
     """Accuracy by model and strength, a table per domain of the data (Llama 2, Tables 7 and 8)."""
     for domain in DOMAINS:
@@ -105,7 +117,7 @@ def accuracy_views(
         yield view
 
 
-def _percent(cell: Mapping[str, float] | None) -> str:
+def _percent(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "-"
     return f"{100 * cell['accuracy']:.0f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
@@ -118,7 +130,6 @@ def _read(directory: Path, split: Split) -> list[Comparison]:
 def _start(config: RewardTrainCommand, run: Run) -> tuple[Path | ModelConfig, Path]:
     """What the models start from, and where their tokenizer is."""
     if config.model is not None:
-        chat_format_of(config.model)
         return config.model, config.model
     console.print(
         f"no --model: starting from random weights of size {config.size!r}, "
@@ -170,7 +181,7 @@ def _score(
     config: RewardTrainCommand, run: Run, test: Sequence[Comparison], chat: ChatFormat
 ) -> dict[str, PairScores]:
     """Each model's scores of the test split; their mean and deviation go into its config.json."""
-    scores = {}
+    scores: dict[str, PairScores] = {}
     for domain in config.domains:
         model = model_directory(run.directory, domain)
         with start_workers(
@@ -185,12 +196,12 @@ def _score(
     return scores
 
 
-def _baselines(comparisons: Mapping[str, list[Comparison]]) -> dict[str, dict]:
+def _baselines(comparisons: Mapping[str, list[Comparison]]) -> dict[str, AccuracyTable]:
     """Accuracy of what costs nothing, on the same split."""
     test = comparisons["test"]
     if not test:
         return {}
-    words: dict[str, dict] = {}
+    words: AccuracyTable = {}
     for domain in DOMAINS:
         train_rows = [c for c in comparisons["train"] if c.domain == domain]
         test_rows = [c for c in test if c.domain == domain]
