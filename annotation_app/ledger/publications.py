@@ -1,0 +1,136 @@
+"""Which submissions form which published part: fixed in the ledger before anything is written.
+
+A part is a range of sequence numbers. Ranges touch and never overlap, because they are planned by
+one writer at a time; and what a range holds never changes, because submissions are only added. So
+whoever writes a part, however often, writes the same rows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select
+
+from annotation_app.ledger.access import allow, record
+from annotation_app.ledger.database import Database
+from annotation_app.ledger.rows import Response, messages_of, responses_of
+from annotation_app.ledger.schema import (
+    assignments,
+    batches,
+    items,
+    people,
+    publications,
+    submissions,
+    version,
+)
+from data.schemas import Domain, Message, SafetyLabel, Strength
+
+ROWS_PER_PART = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPart:
+    """Submissions `first` to `last`, both included."""
+
+    key: str
+    """Names the ledger and the range; the same in every dataset it is published to."""
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """One revision of one annotation with everything that is published of it."""
+
+    assignment_id: str
+    revision: int
+    batch_id: str
+    domain: Domain
+    source: str
+    prompt: tuple[Message, ...]
+    responses: tuple[Response, Response]
+    chosen: int
+    strength: Strength
+    safety_label: SafetyLabel | None
+    annotator: str
+    seconds: float
+    created_at: float
+
+
+def plan_parts(database: Database, manager_id: str) -> list[PlannedPart]:
+    """Puts what is new into a planned part, and returns every part there is, in order.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+
+    def change(connection: Connection) -> list[PlannedPart]:
+        allow(connection, manager_id, "manager")
+        planned = connection.execute(select(func.max(publications.c.last))).scalar() or 0
+        newest = connection.execute(select(func.max(submissions.c.sequence))).scalar() or 0
+        for first in range(planned + 1, newest + 1, ROWS_PER_PART):
+            last = min(first + ROWS_PER_PART - 1, newest)
+            now = database.clock()
+            connection.execute(insert(publications).values(first=first, last=last, created_at=now))
+            record(connection, now, manager_id, "plan part", f"{first}-{last}")
+        ledger_id = connection.execute(select(version.c.ledger_id)).scalar_one()
+        rows = connection.execute(select(publications).order_by(publications.c.first))
+        return [
+            PlannedPart(
+                key=f"ledger-{ledger_id}-{row.first:09}-{row.last:09}",
+                first=row.first,
+                last=row.last,
+            )
+            for row in rows
+        ]
+
+    return database.write(change)
+
+
+def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Submitted]:
+    """What is published of a part: all its submissions but the flagged ones.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+
+    def query(connection: Connection) -> list[Submitted]:
+        allow(connection, manager_id, "manager")
+        rows = connection.execute(
+            select(
+                submissions,
+                items.c.batch_id,
+                items.c.source,
+                items.c.prompt,
+                items.c.responses,
+                people.c.pseudonym,
+                batches.c.domain,
+            )
+            .join(assignments, assignments.c.assignment_id == submissions.c.assignment_id)
+            .join(people, people.c.person_id == assignments.c.person_id)
+            .join(items, items.c.item_id == assignments.c.item_id)
+            .join(batches, batches.c.batch_id == items.c.batch_id)
+            .where(submissions.c.sequence.between(part.first, part.last))
+            .where(submissions.c.flag == "")
+            .order_by(submissions.c.sequence)
+        )
+        return [_submitted(row) for row in rows]
+
+    return database.read(query)
+
+
+def _submitted(row: Any) -> Submitted:
+    return Submitted(
+        assignment_id=row.assignment_id,
+        revision=row.revision,
+        batch_id=row.batch_id,
+        domain=row.domain,
+        source=row.source,
+        prompt=messages_of(row.prompt),
+        responses=responses_of(row.responses),
+        chosen=row.chosen,
+        strength=row.strength,
+        safety_label=row.safety_label,
+        annotator=row.pseudonym,
+        seconds=row.seconds,
+        created_at=row.created_at,
+    )

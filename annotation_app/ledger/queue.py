@@ -1,0 +1,126 @@
+"""Batches of items that wait to be compared."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, insert, select, update
+
+from annotation_app.ledger.access import allow, record
+from annotation_app.ledger.database import Database
+from annotation_app.ledger.rows import NewItem, Progress, messages_json, responses_json
+from annotation_app.ledger.schema import batches, items
+from data.errors import DataError
+from data.schemas import DOMAINS, Domain
+
+
+def create_batch(
+    database: Database,
+    manager_id: str,
+    batch_id: str,
+    new_items: Sequence[NewItem],
+    *,
+    domain: Domain,
+    overlap: int = 1,
+) -> int:
+    """Creates a batch, or adds to it the items that it does not have; returns how many it added.
+
+    Args:
+        overlap: how many different people compare each item; fixed when the batch is created.
+
+    Raises:
+        NotAllowed: not by a manager.
+        DataError: a setting out of range, or the batch exists with other settings.
+    """
+    if not batch_id.strip() or domain not in DOMAINS or not 1 <= overlap <= 100:
+        raise DataError(
+            f"batch {batch_id!r}, domain {domain!r}, overlap {overlap}; give a name, a domain "
+            f"({' or '.join(DOMAINS)}) and an overlap from 1 to 100"
+        )
+
+    def change(connection: Connection) -> int:
+        allow(connection, manager_id, "manager")
+        _create_or_check(connection, database.clock(), batch_id, domain, overlap)
+        query = select(items.c.name).where(items.c.batch_id == batch_id)
+        known = set(connection.execute(query).scalars())
+        rows = {
+            item.name: {
+                "batch_id": batch_id,
+                "name": item.name,
+                "source": item.source,
+                "prompt": messages_json(item.prompt),
+                "responses": responses_json(item.responses),
+                "places": overlap,
+            }
+            for item in new_items
+            if item.name not in known
+        }
+        if rows:
+            connection.execute(insert(items), list(rows.values()))
+            here = update(batches).where(batches.c.batch_id == batch_id)
+            connection.execute(here.values(num_items=batches.c.num_items + len(rows)))
+        record(connection, database.clock(), manager_id, "add items", batch_id, count=len(rows))
+        return len(rows)
+
+    return database.write(change)
+
+
+def set_open(database: Database, manager_id: str, batch_id: str, is_open: bool) -> None:
+    """Closes a batch for new assignments, or opens it again.
+
+    Raises:
+        NotAllowed: not by a manager.
+        DataError: no such batch.
+    """
+
+    def change(connection: Connection) -> None:
+        allow(connection, manager_id, "manager")
+        found = connection.execute(
+            update(batches).where(batches.c.batch_id == batch_id).values(open=is_open)
+        )
+        if not found.rowcount:
+            raise DataError(f"there is no batch {batch_id!r}; check the name")
+        action = "open batch" if is_open else "close batch"
+        record(connection, database.clock(), manager_id, action, batch_id)
+
+    database.write(change)
+
+
+def progress(database: Database, person_id: str) -> list[Progress]:
+    """Every batch and how far it is, in the order of creation.
+
+    Raises:
+        NotAllowed: an unknown or paused person.
+    """
+
+    def query(connection: Connection) -> list[Progress]:
+        allow(connection, person_id, "annotator")
+        ordered = select(batches).order_by(batches.c.created_at, batches.c.batch_id)
+        return [
+            Progress(
+                batch_id=row.batch_id,
+                domain=row.domain,
+                open=row.open,
+                overlap=row.overlap,
+                items=row.num_items,
+                submitted=row.num_submitted,
+                skipped=row.num_skipped,
+            )
+            for row in connection.execute(ordered)
+        ]
+
+    return database.read(query)
+
+
+def _create_or_check(
+    connection: Connection, at: float, batch_id: str, domain: Domain, overlap: int
+) -> None:
+    query = select(batches).where(batches.c.batch_id == batch_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        values = {"batch_id": batch_id, "domain": domain, "overlap": overlap, "open": True}
+        counts = {"num_items": 0, "num_submitted": 0, "num_skipped": 0}
+        connection.execute(insert(batches).values(**values, **counts, created_at=at))
+    elif (row.domain, row.overlap) != (domain, overlap):
+        raise DataError(
+            f"batch {batch_id!r} exists with domain {row.domain} and overlap {row.overlap}; "
+            "choose another name"
+        )

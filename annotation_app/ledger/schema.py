@@ -1,0 +1,148 @@
+"""The tables of the ledger. Times are seconds since 1970 (UTC); dialogues are JSON texts."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+version = Table(
+    "ledger",
+    metadata,
+    Column("schema_version", Integer, nullable=False),
+    # Names the published row ranges, so that two ledgers can share one dataset.
+    Column("ledger_id", String, primary_key=True),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("person_id", String, primary_key=True),
+    Column("role", String, nullable=False),
+    Column("pseudonym", String, nullable=False, unique=True),
+    Column("paused", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch_id", String, primary_key=True),
+    Column("domain", String, nullable=False),
+    Column("overlap", Integer, nullable=False),
+    Column("open", Boolean, nullable=False),
+    # Counted along in the transactions that change them: a dashboard need not scan millions.
+    Column("num_items", Integer, nullable=False),
+    Column("num_submitted", Integer, nullable=False),
+    Column("num_skipped", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("item_id", Integer, primary_key=True),
+    Column("batch_id", ForeignKey("batches.batch_id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("prompt", Text, nullable=False),
+    # Two of {text, model, temperature}; their order here is never shown.
+    Column("responses", Text, nullable=False),
+    # How many more people may be given this item: overlap minus the assignments in force.
+    Column("places", Integer, nullable=False),
+    UniqueConstraint("batch_id", "name"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "items_with_places",
+    items.c.batch_id,
+    items.c.item_id,
+    sqlite_where=text("places > 0"),
+    postgresql_where=text("places > 0"),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("assignment_id", String, primary_key=True),
+    Column("item_id", ForeignKey("items.item_id"), nullable=False),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False),
+    # True: the item's second response is shown as A.
+    Column("swapped", Boolean, nullable=False),
+    # open, expired, submitted or skipped
+    Column("status", String, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("skip_reason", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("item_id", "person_id"),
+)
+Index("assignments_of_person", assignments.c.person_id, assignments.c.status)
+Index(
+    "open_leases",
+    assignments.c.lease_until,
+    sqlite_where=text("status = 'open'"),
+    postgresql_where=text("status = 'open'"),
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    # One writer at a time: the sequence has the order of the commits, so it is a watermark.
+    Column("sequence", Integer, primary_key=True),
+    Column("assignment_id", ForeignKey("assignments.assignment_id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    # 0 or 1: an index of items.responses, not of what was shown.
+    Column("chosen", Integer, nullable=False),
+    Column("strength", String, nullable=False),
+    Column("safety_label", String),
+    Column("comment", Text, nullable=False),
+    Column("flag", Text, nullable=False),
+    Column("seconds", Double, nullable=False),
+    # Came after the lease had expired.
+    Column("late", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("assignment_id", "revision"),
+    sqlite_autoincrement=True,
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("conflict_id", Integer, primary_key=True),
+    Column("assignment_id", ForeignKey("assignments.assignment_id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("judgement", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+publications = Table(
+    "publications",
+    metadata,
+    # Submissions first … last, both included, form one published part.
+    Column("first", Integer, primary_key=True),
+    Column("last", Integer, nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("person_id", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)

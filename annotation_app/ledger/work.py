@@ -1,0 +1,254 @@
+"""What annotators do: take an assignment, submit, revise, skip. One transaction each."""
+
+import json
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, exists, insert, select, update
+
+from annotation_app.assignment import LEASE_SECONDS, index_of, is_late, shows_second_first
+from annotation_app.judgement import MAX_COMMENT, Judgement, safety_label
+from annotation_app.ledger.access import allow, record
+from annotation_app.ledger.database import Database
+from annotation_app.ledger.history import (
+    judgement_of,
+    latest_revision,
+    own_assignment,
+    select_submissions,
+    view_of,
+)
+from annotation_app.ledger.rows import Receipt, Status, View
+from annotation_app.ledger.schema import assignments, batches, conflicts, items, submissions
+from data.errors import DataError
+
+_HOLDS_A_PLACE = ("open", "submitted")
+
+
+def next_assignment(database: Database, person_id: str, batch_id: str) -> View | None:
+    """The item to work on now: the one already open for this person, or else a new one.
+
+    The assignment is a committed row before it is returned, so a reload, a second tab or a crash
+    shows the same item with the same response on the left. Items whose lease has expired go back
+    to the queue first.
+
+    Returns:
+        None where the batch has nothing (more) for this person, or is closed.
+
+    Raises:
+        NotAllowed: an unknown or paused person.
+    """
+
+    def change(connection: Connection) -> View | None:
+        allow(connection, person_id, "annotator")
+        now = database.clock()
+        own = _own_open(connection, person_id, batch_id)
+        if own is not None:
+            _extend(connection, own, now)
+            return view_of(connection, own)
+        _expire(connection, now)
+        item_id = _free_item(connection, person_id, batch_id)
+        if item_id is None:
+            return None
+        assignment_id = _assign(connection, person_id, item_id, now)
+        record(connection, now, person_id, "assign", assignment_id, item=item_id)
+        return view_of(connection, assignment_id)
+
+    return database.write(change)
+
+
+def submit(
+    database: Database, person_id: str, assignment_id: str, revision: int, judgement: Judgement
+) -> Receipt:
+    """Stores a judgement; (assignment, revision) is the key, so sending it again is harmless.
+
+    The same key with another judgement is kept as a conflict. Work that comes after its lease is
+    kept and marked late, even if somebody else has meanwhile been given the item.
+
+    Args:
+        revision: 0 at first, then one more than the latest.
+
+    Raises:
+        NotAllowed: an unknown or paused person, or somebody else's assignment.
+        DataError: a judgement that the domain does not allow, or a revision out of order.
+        LedgerUnavailable: not committed; nothing was stored.
+    """
+
+    def change(connection: Connection) -> Receipt:
+        allow(connection, person_id, "annotator")
+        row = own_assignment(connection, person_id, assignment_id)
+        judgement.check(row.domain)
+        stored = _submission(connection, assignment_id, revision)
+        if stored is not None:
+            return _repeated(connection, database.clock(), row, stored, judgement)
+        if revision != latest_revision(connection, assignment_id) + 1:
+            raise DataError(f"revision {revision} does not follow the latest one; load it again")
+        return _store(connection, database.clock(), row, revision, judgement)
+
+    return database.write(change)
+
+
+def skip(database: Database, person_id: str, assignment_id: str, reason: str) -> None:
+    """Gives an item back with a reason; this person does not see it again.
+
+    Raises:
+        NotAllowed: an unknown or paused person, or somebody else's assignment.
+        DataError: no reason, or it was submitted already.
+    """
+    if not reason.strip() or len(reason) > MAX_COMMENT or "\0" in reason:
+        raise DataError(f"a skip needs a reason of 1 to {MAX_COMMENT:,} characters; give one")
+
+    def change(connection: Connection) -> None:
+        allow(connection, person_id, "annotator")
+        row = own_assignment(connection, person_id, assignment_id)
+        if row.status == "skipped":
+            return
+        if row.status == "submitted":
+            raise DataError("this item was submitted already; edit it under 'My recent work'")
+        _move(connection, row, "skipped", skip_reason=reason)
+        record(connection, database.clock(), person_id, "skip", assignment_id, reason=reason)
+
+    database.write(change)
+
+
+def _own_open(connection: Connection, person_id: str, batch_id: str) -> str | None:
+    query = (
+        select(assignments.c.assignment_id)
+        .join(items, items.c.item_id == assignments.c.item_id)
+        .where(assignments.c.person_id == person_id, assignments.c.status == "open")
+        .where(items.c.batch_id == batch_id)
+    )
+    return connection.execute(query).scalar()
+
+
+def _extend(connection: Connection, assignment_id: str, now: float) -> None:
+    """Whoever still looks at an item keeps it; once it went back to the queue, it is not open."""
+    here = update(assignments).where(assignments.c.assignment_id == assignment_id)
+    connection.execute(here.values(lease_until=now + LEASE_SECONDS))
+
+
+def _expire(connection: Connection, now: float) -> None:
+    query = select(assignments, items.c.batch_id).join(
+        items, items.c.item_id == assignments.c.item_id
+    )
+    overdue = query.where(assignments.c.status == "open", assignments.c.lease_until < now)
+    for row in connection.execute(overdue).all():
+        _move(connection, row, "expired")
+        record(connection, now, row.person_id, "expire", row.assignment_id)
+
+
+def _free_item(connection: Connection, person_id: str, batch_id: str) -> int | None:
+    """The first item with a place that this person has neither judged nor skipped."""
+    seen = exists().where(
+        assignments.c.item_id == items.c.item_id,
+        assignments.c.person_id == person_id,
+        assignments.c.status != "expired",
+    )
+    query = (
+        select(items.c.item_id)
+        .join(batches, batches.c.batch_id == items.c.batch_id)
+        .where(items.c.batch_id == batch_id, batches.c.open.is_(True))
+        .where(items.c.places > 0, ~seen)
+        .order_by(items.c.item_id)
+        .limit(1)
+    )
+    return connection.execute(query).scalar()
+
+
+def _assign(connection: Connection, person_id: str, item_id: int, now: float) -> str:
+    """A new assignment, or this person's expired one of the same item, opened again."""
+    query = select(assignments, items.c.batch_id).join(
+        items, items.c.item_id == assignments.c.item_id
+    )
+    mine = query.where(assignments.c.item_id == item_id, assignments.c.person_id == person_id)
+    expired = connection.execute(mine).one_or_none()
+    if expired is not None:
+        _move(connection, expired, "open", lease_until=now + LEASE_SECONDS)
+        return str(expired.assignment_id)
+    assignment_id = uuid.uuid4().hex
+    connection.execute(
+        insert(assignments).values(
+            assignment_id=assignment_id,
+            item_id=item_id,
+            person_id=person_id,
+            swapped=shows_second_first(assignment_id),
+            status="open",
+            lease_until=now + LEASE_SECONDS,
+            skip_reason="",
+            created_at=now,
+        )
+    )
+    taken = update(items).where(items.c.item_id == item_id)
+    connection.execute(taken.values(places=items.c.places - 1))
+    return assignment_id
+
+
+def _move(connection: Connection, row: Any, status: Status, **changes: object) -> None:
+    """Changes an assignment's status, and with it the item's places and the batch's counts."""
+    here = update(assignments).where(assignments.c.assignment_id == row.assignment_id)
+    connection.execute(here.values(status=status, **changes))
+    freed = (row.status in _HOLDS_A_PLACE) - (status in _HOLDS_A_PLACE)
+    if freed:
+        item = update(items).where(items.c.item_id == row.item_id)
+        connection.execute(item.values(places=items.c.places + freed))
+    counts = {
+        "num_submitted": (status == "submitted") - (row.status == "submitted"),
+        "num_skipped": (status == "skipped") - (row.status == "skipped"),
+    }
+    if any(counts.values()):
+        batch = update(batches).where(batches.c.batch_id == row.batch_id)
+        connection.execute(batch.values({k: batches.c[k] + n for k, n in counts.items()}))
+
+
+def _submission(connection: Connection, assignment_id: str, revision: int) -> Any:
+    query = select_submissions(every_revision=True).where(
+        assignments.c.assignment_id == assignment_id, submissions.c.revision == revision
+    )
+    return connection.execute(query).one_or_none()
+
+
+def _repeated(
+    connection: Connection, now: float, row: Any, stored: Any, judgement: Judgement
+) -> Receipt:
+    if asdict(judgement_of(stored)) | {"seconds": 0} == asdict(judgement) | {"seconds": 0}:
+        return Receipt(
+            outcome="already saved",
+            assignment_id=row.assignment_id,
+            revision=stored.revision,
+            late=stored.late,
+        )
+    connection.execute(
+        insert(conflicts).values(
+            assignment_id=row.assignment_id,
+            revision=stored.revision,
+            judgement=json.dumps(asdict(judgement), ensure_ascii=False),
+            created_at=now,
+        )
+    )
+    record(connection, now, row.person_id, "conflict", row.assignment_id, revision=stored.revision)
+    return Receipt(
+        outcome="kept as conflict", assignment_id=row.assignment_id, revision=stored.revision
+    )
+
+
+def _store(
+    connection: Connection, now: float, row: Any, revision: int, judgement: Judgement
+) -> Receipt:
+    late = row.status == "expired" or (row.status == "open" and is_late(now, row.lease_until))
+    connection.execute(
+        insert(submissions).values(
+            assignment_id=row.assignment_id,
+            revision=revision,
+            chosen=index_of(judgement.side, row.swapped),
+            strength=judgement.strength,
+            safety_label=safety_label(judgement.safety),
+            comment=judgement.comment,
+            flag=judgement.flag,
+            seconds=judgement.seconds,
+            late=late,
+            created_at=now,
+        )
+    )
+    _move(connection, row, "submitted")
+    record(connection, now, row.person_id, "submit", row.assignment_id, revision=revision)
+    return Receipt(outcome="saved", assignment_id=row.assignment_id, revision=revision, late=late)

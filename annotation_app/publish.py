@@ -1,0 +1,109 @@
+"""From the ledger to the Parquet dataset that training reads: exactly once.
+
+    plan the new range in the ledger (committed) → rows of each planned part that the dataset's
+    manifest does not list → data.dataset.publish_many, which is atomic
+
+A part always holds the same rows under the same key, and the manifest is the only record of what is
+published. So a crash at any point, running it twice, or two publishers at a time lose and double
+nothing; and a dataset that was lost is made anew from the ledger alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from annotation_app.ledger.database import Database
+from annotation_app.ledger.publications import PlannedPart, Submitted, plan_parts, read_part
+from data.counting import TokenCounter, WordCounter, count_messages
+from data.dataset import Batch, publish_many, split_of
+from data.manifest import open_or_begin
+from data.schemas import SPLITS, Comparison, Message
+
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
+"""Of the dialogues, by their first user turn: all turns of a dialogue are in one split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What one call added."""
+
+    rows: int
+    parts: int
+
+
+def publish(database: Database, manager_id: str, directory: Path) -> Published:
+    """Publishes everything that the ledger holds and the dataset does not.
+
+    Args:
+        manager_id: on whose behalf.
+        directory: a dataset of comparisons; made where there is none.
+
+    Raises:
+        NotAllowed: not by a manager.
+        DataError: the dataset holds something else or is damaged.
+    """
+    parts = plan_parts(database, manager_id)
+    listed = _listed_keys(directory)
+    rows = added = 0
+    for part in parts:
+        if part.key not in listed:
+            count = _publish_part(database, manager_id, directory, part)
+            rows += count
+            added += count > 0
+    return Published(rows=rows, parts=added)
+
+
+def to_comparison(submitted: Submitted, counter: TokenCounter) -> Comparison:
+    """The row that training reads."""
+    chosen = submitted.responses[submitted.chosen]
+    rejected = submitted.responses[1 - submitted.chosen]
+    return Comparison(
+        comparison_id=submitted.assignment_id,
+        revision=submitted.revision,
+        prompt=submitted.prompt,
+        chosen=(Message("assistant", chosen.text),),
+        rejected=(Message("assistant", rejected.text),),
+        strength=submitted.strength,
+        safety_label=submitted.safety_label,
+        domain=submitted.domain,
+        annotator_id=submitted.annotator,
+        batch=submitted.batch_id,
+        source=submitted.source,
+        chosen_model=chosen.model,
+        rejected_model=rejected.model,
+        chosen_temperature=chosen.temperature,
+        rejected_temperature=rejected.temperature,
+        seconds=round(submitted.seconds, 1),
+        created_at=datetime.fromtimestamp(submitted.created_at, UTC),
+        turns=sum(message.role == "user" for message in submitted.prompt),
+        prompt_tokens=count_messages(submitted.prompt, counter),
+        chosen_tokens=counter.count(chosen.text),
+        rejected_tokens=counter.count(rejected.text),
+        tokenizer_hash=counter.hash,
+    )
+
+
+def _listed_keys(directory: Path) -> set[str]:
+    manifest = open_or_begin(directory, Comparison)
+    return {part.key for file in manifest.files for part in file.parts}
+
+
+def _publish_part(database: Database, manager_id: str, directory: Path, part: PlannedPart) -> int:
+    counter = WordCounter()
+    rows = [to_comparison(row, counter) for row in read_part(database, manager_id, part)]
+    batches = _by_split(part.key, rows)
+    if batches:
+        publish_many(directory, batches, Comparison)
+    return len(rows)
+
+
+def _by_split(key: str, rows: Sequence[Comparison]) -> list[Batch[Comparison]]:
+    by_split: dict[str, list[Comparison]] = {split: [] for split in SPLITS}
+    for row in rows:
+        first = next(message.content for message in row.prompt if message.role == "user")
+        split = split_of(first, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=0)
+        by_split[split].append(row)
+    return [
+        Batch(split=split, key=key, rows=by_split[split]) for split in SPLITS if by_split[split]
+    ]

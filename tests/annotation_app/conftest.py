@@ -1,0 +1,133 @@
+"""A ledger of each kind: SQLite in a file, and PostgreSQL where this machine can start one."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from annotation_app.judgement import Judgement
+from annotation_app.ledger.access import ensure_person
+from annotation_app.ledger.database import Database
+from annotation_app.ledger.queue import create_batch
+from annotation_app.ledger.rows import NewItem, Response
+from data.schemas import Message
+
+MANAGER = "maria"
+PEOPLE = ("ann", "ben", "cem")
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def item(number: int) -> NewItem:
+    return NewItem(
+        name=f"item-{number}",
+        prompt=(Message("user", f"question {number}?"),),
+        responses=(
+            Response(text=f"first {number}", model="model-one", temperature=0.7),
+            Response(text=f"second {number}", model="model-two", temperature=1.0),
+        ),
+        source="test",
+    )
+
+
+def judgement(**changes: object) -> Judgement:
+    return Judgement(**{"side": "A", "strength": "better"} | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty ledger can be made."""
+    if request.param == "sqlite":
+        return str(tmp_path / "ledger.sqlite")
+    fresh_database: Callable[[], str] = request.getfixturevalue("postgresql")
+    return fresh_database()
+
+
+@pytest.fixture
+def database(place: str, clock: Clock) -> Iterator[Database]:
+    """A ledger with a manager, three annotators and a batch of four items, one place each."""
+    database = Database(place, clock)
+    ensure_person(database, MANAGER, "manager")
+    for person in PEOPLE:
+        ensure_person(database, person, "annotator")
+    create_batch(database, MANAGER, "b1", [item(n) for n in range(4)], domain="helpfulness")
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes a new database at each call, in one server of our own on 127.0.0.1."""
+    programs = _postgresql_programs()
+    directory = tmp_path_factory.mktemp("postgresql")
+    as_server: list[str] = []
+    if os.getuid() == 0:  # the server refuses to run as root
+        for folder in (directory, *directory.parents):
+            if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
+                folder.chmod(folder.stat().st_mode | 0o011)
+        shutil.chown(directory, "postgres")
+        as_server = ["runuser", "-u", "postgres", "--"]
+    data, port = directory / "data", _free_port()
+
+    def run(*words: object) -> None:
+        command = [*as_server, *map(str, words)]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60)
+
+    run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='{directory}'"
+    run(programs / "pg_ctl", "-D", data, "-o", options, "-l", directory / "log", "-w", "start")
+    count = 0
+
+    def fresh_database() -> str:
+        nonlocal count
+        count += 1
+        run(
+            *(programs / "psql", "-h", "127.0.0.1", "-p", port, "-U", "postgres"),
+            *("-c", f"CREATE DATABASE ledger{count}"),
+        )
+        return f"postgresql+psycopg://postgres@127.0.0.1:{port}/ledger{count}"
+
+    yield fresh_database
+    run(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Returns when the condition holds; fails when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+def _postgresql_programs() -> Path:
+    pytest.importorskip("psycopg", reason="no PostgreSQL driver; pip install 'psycopg[binary]'")
+    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    folders += [Path(p) for p in os.environ.get("PATH", "").split(os.pathsep)]
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / "psql").exists():
+            return folder
+    pytest.skip("no PostgreSQL server here; apt-get install postgresql")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
