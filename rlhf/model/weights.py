@@ -116,7 +116,14 @@ def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
     """
     if raw.get("model_type") != "llama":
         raise DataError(f"model_type is {raw.get('model_type')!r}; only Llama models are supported")
-    rope = raw.get("rope_parameters") or {}
+    if raw.get("hidden_act", "silu") != "silu":
+        raise DataError(f"hidden_act is {raw['hidden_act']!r}; Llama's is 'silu'")
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type != "default":
+        raise DataError(
+            f"rope_type is {rope_type!r}; only Llama 2's plain rotary embedding is supported"
+        )
     heads = raw["num_attention_heads"]
     return ModelConfig(
         vocab_size=raw["vocab_size"],
