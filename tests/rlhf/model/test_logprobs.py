@@ -1,0 +1,113 @@
+"""Log-probabilities of tokens against an explicit log-softmax and gather."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from rlhf.model.logprobs import align_values, token_logprobs
+from tests.tiny_models import random_tokens, small_language_model
+
+
+def random_mask(rows: int, length: int, seed: int = 0) -> Tensor:
+    mask = torch.rand(rows, length, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask[:, 0] = False
+    return mask
+
+
+def test_three_tokens_by_hand() -> None:
+    # Vocabulary of 2, hidden states that are the logits. Position 0 has logits (0, log 3): the next
+    # token is 1 with probability ¾; position 1 has (0, 0): either with ½.
+    hidden = torch.tensor([[[0.0, math.log(3)], [0.0, 0.0], [5.0, 0.0]]])
+    head = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(2))
+    mask = torch.tensor([[False, True, True]])
+    tokens = torch.tensor([[0, 1, 0]])
+    found = token_logprobs(hidden, head, tokens, mask, with_entropy=True)
+    assert_close(found.logprobs, torch.tensor([[0.0, math.log(3 / 4), math.log(1 / 2)]]))
+    # −¾ ln ¾ − ¼ ln ¼ = 0.562335; ln 2 = 0.693147
+    assert found.entropy is not None
+    assert_close(found.entropy, torch.tensor([[0.0, 0.562335, 0.693147]]), atol=1e-6, rtol=0)
+    # Temperature ½ doubles the logits: (0, log 9), so 9/10.
+    sharper = token_logprobs(hidden, head, tokens, mask, temperature=0.5)
+    assert_close(sharper.logprobs, torch.tensor([[0.0, math.log(9 / 10), math.log(1 / 2)]]))
+    assert sharper.entropy is None
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+@torch.no_grad()
+def test_log_softmax_and_gather(temperature: float) -> None:
+    model = small_language_model()
+    tokens, mask = random_tokens(4, 12), random_mask(4, 12)
+    logits = model.lm_head(model.model(tokens)) / temperature
+    log_probs = logits.log_softmax(dim=-1)
+    # token t is predicted at position t − 1
+    expected = log_probs[:, :-1].gather(2, tokens[:, 1:, None]).squeeze(2)
+    entropy = -(log_probs.exp() * log_probs).sum(dim=-1)[:, :-1]
+    found = model(tokens, mask, temperature=temperature, with_entropy=True)
+    assert_close(found.logprobs[:, 1:], torch.where(mask[:, 1:], expected, 0.0))
+    assert_close(found.entropy[:, 1:], torch.where(mask[:, 1:], entropy, 0.0))
+    assert not found.logprobs[:, 0].any()
+
+
+@torch.no_grad()
+def test_probabilities_of_all_tokens_sum_to_one() -> None:
+    model = small_language_model()
+    size = model.config.vocab_size
+    tokens = random_tokens(1, 6).repeat(size, 1)
+    tokens[:, 5] = torch.arange(size)
+    mask = torch.zeros(size, 6, dtype=torch.bool)
+    mask[:, 5] = True
+    assert_close(model(tokens, mask).logprobs[:, 5].exp().sum(), torch.tensor(1.0))
+
+
+@torch.no_grad()
+def test_padding_and_neighbours_change_nothing() -> None:
+    model = small_language_model()
+    tokens, mask = random_tokens(3, 10), random_mask(3, 10)
+    padded = torch.cat((tokens, torch.zeros(3, 5, dtype=torch.long)), dim=1)
+    padded_mask = torch.cat((mask, torch.zeros(3, 5, dtype=torch.bool)), dim=1)
+    alone = model(tokens[1:2], mask[1:2]).logprobs
+    assert_close(model(padded, padded_mask).logprobs[1:2, :10], alone, atol=1e-6, rtol=0)
+
+
+def test_gradients_are_those_of_the_plain_computation() -> None:
+    model = small_language_model()
+    tokens, mask = random_tokens(2, 8), random_mask(2, 8)
+    weight = model.lm_head.weight
+
+    def gradient(loss: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(loss, weight)
+        return found
+
+    logits = model.lm_head(model.model(tokens))[:, :-1]
+    plain = nn.functional.cross_entropy(logits[mask[:, 1:]], tokens[:, 1:][mask[:, 1:]])
+    ours = -model(tokens, mask).logprobs.sum() / mask.sum()
+    assert_close(ours, plain)
+    assert_close(gradient(ours), gradient(plain), atol=1e-7, rtol=1e-5)
+
+
+def test_the_entropy_carries_no_gradient() -> None:
+    model = small_language_model()
+    found = model(random_tokens(1, 5), random_mask(1, 5), with_entropy=True)
+    assert found.logprobs.requires_grad
+    assert not found.entropy.requires_grad
+
+
+def test_nothing_marked() -> None:
+    """An empty micro-batch must still take part in a backward pass."""
+    model = small_language_model()
+    found = model(random_tokens(2, 5), torch.zeros(2, 5, dtype=torch.bool), with_entropy=True)
+    assert not found.logprobs.any()
+    found.logprobs.sum().backward()
+    gradient = model.lm_head.weight.grad
+    assert gradient is not None
+    assert not gradient.any()
+
+
+def test_values_are_moved_one_to_the_right() -> None:
+    values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert align_values(values).tolist() == [[0.0, 1.0, 2.0], [0.0, 4.0, 5.0]]

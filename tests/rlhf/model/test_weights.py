@@ -1,0 +1,181 @@
+"""Model directories: complete or absent, and clear words where they are neither."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from data.errors import DataError
+from rlhf.model import weights
+from rlhf.model.weights import (
+    from_hf_config,
+    load_language_model,
+    load_scalar_model,
+    read_hf_config,
+    save_model,
+    to_hf_config,
+    update_hf_config,
+)
+from tests.tiny_models import SMALL, random_tokens, small_language_model, small_scalar_model
+
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    save_model(small_language_model(), tmp_path / "model", SPECIAL)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@torch.no_grad()
+def test_a_language_model_comes_back(tmp_path: Path, tied: bool) -> None:
+    model = small_language_model(tie_embeddings=tied)
+    save_model(model, tmp_path / "model", SPECIAL)
+    loaded = load_language_model(tmp_path / "model")
+    assert loaded.config == model.config
+    assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
+    tokens = random_tokens(2, 9)
+    assert torch.equal(loaded.model(tokens), model.model(tokens))  # the rotary frequencies too
+    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) is tied
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert ("lm_head.weight" in stored) is not tied  # once is enough
+
+
+@torch.no_grad()
+def test_a_scalar_model_comes_back(tmp_path: Path) -> None:
+    model = small_scalar_model(tie_embeddings=True)
+    save_model(model, tmp_path / "model", SPECIAL, extra={"score_mean": 1.5})
+    loaded = load_scalar_model(tmp_path / "model")
+    tokens = random_tokens(2, 9)
+    assert torch.equal(loaded(tokens), model(tokens))
+    assert read_hf_config(tmp_path / "model")["score_mean"] == 1.5
+
+
+def test_gathered_weights_are_written_in_place_of_the_models(tmp_path: Path) -> None:
+    other = small_language_model(seed=7).state_dict()
+    save_model(small_language_model(), tmp_path / "model", SPECIAL, weights=other)
+    assert_close(load_language_model(tmp_path / "model").state_dict(), other, atol=0, rtol=0)
+
+
+def test_loaded_weights_can_be_trained(directory: Path) -> None:
+    model = load_language_model(directory)
+    assert all(p.requires_grad and not p.is_meta for p in model.parameters())
+    assert not any(buffer.is_meta for buffer in model.buffers())
+
+
+def test_the_config_goes_there_and_back() -> None:
+    raw = to_hf_config(small_language_model(), SPECIAL)
+    assert from_hf_config(raw) == SMALL
+    assert (raw["bos_token_id"], raw["eos_token_id"], raw["pad_token_id"]) == (1, 2, 0)
+
+
+def test_configs_of_older_programs() -> None:
+    raw = to_hf_config(small_language_model(), SPECIAL)
+    for key in ("rope_parameters", "num_key_value_heads", "tie_word_embeddings"):
+        del raw[key]
+    old = from_hf_config(raw | {"rope_theta": 1234.0})
+    assert old.rope_base == 1234.0
+    assert old.num_kv_heads == old.num_heads == 6
+    assert not old.tie_embeddings
+    assert from_hf_config(raw).rope_base == 10_000.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "qwen2"}, "model_type is 'qwen2'; only Llama models are supported"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}},
+            "rope_type is 'llama3'; only Llama 2's plain rotary embedding is supported",
+        ),
+        (
+            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 4.0}},
+            "rope_type is 'linear'",
+        ),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; Llama's is 'silu'"),
+    ],
+)
+def test_what_is_no_plain_llama(changes: dict[str, Any], reason: str) -> None:
+    """Each of these would load and give wrong logits without a word."""
+    raw = to_hf_config(small_language_model(), SPECIAL) | changes
+    with pytest.raises(DataError, match=reason):
+        from_hf_config(raw)
+
+
+def test_the_other_architecture(directory: Path) -> None:
+    with pytest.raises(
+        DataError, match="holds a LlamaForCausalLM; a LlamaForSequenceClassification is needed here"
+    ):
+        load_scalar_model(directory)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no model at .*: it has no config\.json; check the path"):
+        load_language_model(tmp_path)
+
+
+def test_a_torn_config(directory: Path) -> None:
+    (directory / "config.json").write_text('{"model_type": "lla')
+    with pytest.raises(DataError, match=r"config\.json' is not JSON"):
+        load_language_model(directory)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_weights_that_cannot_be_read(directory: Path, damage: str) -> None:
+    path = directory / "model.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"weights in .* cannot be read"):
+        load_language_model(directory)
+
+
+def test_weights_that_do_not_fit(directory: Path) -> None:
+    path = directory / "model.safetensors"
+    state = load_file(path)
+    norm = state.pop("model.norm.weight")
+    save_file(state, path)
+    with pytest.raises(DataError, match=r"lacks the tensor 'model\.norm\.weight' \(24,\)"):
+        load_language_model(directory)
+    save_file(state | {"model.norm.weight": norm[:7].clone()}, path)
+    with pytest.raises(DataError, match=r"has shape \(7,\); its config\.json asks for \(24,\)"):
+        load_language_model(directory)
+    save_file(state | {"model.norm.weight": norm, "model.bias": norm.clone()}, path)
+    with pytest.raises(DataError, match=r"holds a tensor that no Llama has: 'model\.bias'"):
+        load_language_model(directory)
+
+
+def test_a_crash_while_writing_leaves_the_old_model(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "save_file", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(small_language_model(seed=1), directory, SPECIAL)
+    expected = small_language_model().state_dict()
+    assert_close(load_language_model(directory).state_dict(), expected, atol=0, rtol=0)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(small_language_model(seed=1), directory.with_name("new"), SPECIAL)
+    assert not directory.with_name("new").exists()
+
+
+def test_a_model_is_replaced_as_a_whole(directory: Path) -> None:
+    (directory / "left over.txt").write_text("of the old one")
+    save_model(small_language_model(seed=1), directory, SPECIAL)
+    assert sorted(p.name for p in directory.iterdir()) == ["config.json", "model.safetensors"]
+    assert [p.name for p in directory.parent.iterdir()] == ["model"]
+
+
+def test_keys_are_added_to_the_config(directory: Path) -> None:
+    before = read_hf_config(directory)
+    update_hf_config(directory, {"score_std": 2.0})
+    assert read_hf_config(directory) == before | {"score_std": 2.0}
+    assert json.loads((directory / "config.json").read_text())["score_std"] == 2.0
