@@ -11,6 +11,9 @@ from annotation_app.ledger.rows import ROLES, Person, Role
 from annotation_app.ledger.schema import events, people
 from data.errors import DataError, UserError
 
+SYSTEM = "system"
+"""Who acts where a command and not a person does: whoever may run it can read the ledger anyway."""
+
 
 class NotAllowed(UserError):
     """The person has not the role, is paused or unknown, or the work is somebody else's."""
@@ -51,7 +54,7 @@ def ensure_person(database: Database, person_id: str, role: Role) -> Person:
         query = select(people).where(people.c.person_id == person_id)
         row = connection.execute(query).one_or_none()
         if row is None:
-            _add(connection, database.clock(), "system", person_id, role)
+            _add(connection, database.clock(), SYSTEM, person_id, role)
             row = connection.execute(query).one()
         return _person(row)
 

@@ -1,5 +1,6 @@
 """Batches of items that wait to be compared."""
 
+import re
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select, update
@@ -10,6 +11,8 @@ from annotation_app.ledger.rows import NewItem, Progress, messages_json, respons
 from annotation_app.ledger.schema import batches, items
 from data.errors import DataError
 from data.schemas import DOMAINS, Domain
+
+_NAME = re.compile(r"[\w.-]{1,100}")
 
 
 def create_batch(
@@ -30,10 +33,11 @@ def create_batch(
         NotAllowed: not by a manager.
         DataError: a setting out of range, or the batch exists with other settings.
     """
-    if not batch_id.strip() or domain not in DOMAINS or not 1 <= overlap <= 100:
+    if not _NAME.fullmatch(batch_id) or domain not in DOMAINS or not 1 <= overlap <= 100:
         raise DataError(
-            f"batch {batch_id!r}, domain {domain!r}, overlap {overlap}; give a name, a domain "
-            f"({' or '.join(DOMAINS)}) and an overlap from 1 to 100"
+            f"batch {batch_id!r}, domain {domain!r}, overlap {overlap}; give a name of letters, "
+            f"digits, '.', '_' and '-', a domain ({' or '.join(DOMAINS)}) and an overlap from 1 to "
+            "100"
         )
 
     def change(connection: Connection) -> int:

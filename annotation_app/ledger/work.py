@@ -45,7 +45,7 @@ def next_assignment(database: Database, person_id: str, batch_id: str) -> View |
         own = _own_open(connection, person_id, batch_id)
         if own is not None:
             _extend(connection, own, now)
-            return view_of(connection, own)
+            return view_of(connection, own.assignment_id)
         _expire(connection, now)
         item_id = _free_item(connection, person_id, batch_id)
         if item_id is None:
@@ -111,20 +111,21 @@ def skip(database: Database, person_id: str, assignment_id: str, reason: str) ->
     database.write(change)
 
 
-def _own_open(connection: Connection, person_id: str, batch_id: str) -> str | None:
+def _own_open(connection: Connection, person_id: str, batch_id: str) -> Any:
     query = (
-        select(assignments.c.assignment_id)
+        select(assignments.c.assignment_id, assignments.c.lease_until)
         .join(items, items.c.item_id == assignments.c.item_id)
         .where(assignments.c.person_id == person_id, assignments.c.status == "open")
         .where(items.c.batch_id == batch_id)
     )
-    return connection.execute(query).scalar()
+    return connection.execute(query).one_or_none()
 
 
-def _extend(connection: Connection, assignment_id: str, now: float) -> None:
-    """Whoever still looks at an item keeps it; once it went back to the queue, it is not open."""
-    here = update(assignments).where(assignments.c.assignment_id == assignment_id)
-    connection.execute(here.values(lease_until=now + LEASE_SECONDS))
+def _extend(connection: Connection, own: Any, now: float) -> None:
+    """Whoever still looks at an item keeps it; not at every click, since a commit costs a sync."""
+    if own.lease_until < now + LEASE_SECONDS / 2:
+        here = update(assignments).where(assignments.c.assignment_id == own.assignment_id)
+        connection.execute(here.values(lease_until=now + LEASE_SECONDS))
 
 
 def _expire(connection: Connection, now: float) -> None:

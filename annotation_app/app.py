@@ -1,0 +1,39 @@
+"""The entry that `rlhf annotate` starts: one script run per click."""
+
+import streamlit as st
+
+from annotation_app.ledger.database import Database
+from annotation_app.pages import compare, manage, recent
+from annotation_app.pages.showing import apply_style
+from annotation_app.session import Session
+from annotation_app.settings import LOCAL_PERSON, AppSettings
+from data.errors import UserError
+
+
+@st.cache_resource
+def _open(place: str) -> Database:
+    return Database(place)
+
+
+def main() -> None:
+    """Draws the page that the person chose."""
+    st.set_page_config(page_title="Annotate", page_icon=":material/balance:", layout="wide")
+    settings = AppSettings.from_environment()
+    try:
+        session = Session(
+            database=_open(settings.ledger), person_id=LOCAL_PERSON, dataset=settings.dataset
+        )
+        apply_style()
+        first = st.Page(lambda: compare.page(session), title="Compare", url_path="compare")
+        st.session_state["compare_page"] = first
+        pages = [
+            first,
+            st.Page(lambda: recent.page(session), title="My recent work", url_path="recent"),
+            st.Page(lambda: manage.page(session), title="Manage", url_path="manage"),
+        ]
+        st.navigation(pages, position="top").run()
+    except UserError as error:
+        st.error(str(error))
+
+
+main()

@@ -1,0 +1,133 @@
+"""For managers: how far the batches are, how well people agree, flags, people, publishing."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import pandas as pd
+import streamlit as st
+
+from annotation_app.ledger import access, oversight, queue
+from annotation_app.ledger.oversight import Flagged, Judged
+from annotation_app.pages.showing import show_dialogue, show_pair, show_text
+from annotation_app.publish import publish
+from annotation_app.quality import agreement, strength_shares, summarise_annotators
+from annotation_app.session import Session
+from data.agreement import Agreement
+
+
+def page(session: Session) -> None:
+    """Draws the dashboard; the ledger refuses everything here to those who are no managers."""
+    st.title("Manage", anchor=False)
+    judged = oversight.judged(session.database, session.person_id)
+    tabs = st.tabs(["Progress", "Quality", "Flags", "People", "Publish", "Audit"])
+    for tab, draw in zip(
+        tabs, (_progress, _quality, _flags, _people, _publish, _audit), strict=True
+    ):
+        with tab:
+            draw(session, judged)
+
+
+def _progress(session: Session, judged: list[Judged]) -> None:
+    batches = queue.progress(session.database, session.person_id)
+    rows = [asdict(batch) | {"goal": batch.goal} for batch in batches]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    for batch in batches:
+        label = f"Close {batch.batch_id}" if batch.open else f"Open {batch.batch_id}"
+        if st.button(label, key=f"open-{batch.batch_id}"):
+            queue.set_open(session.database, session.person_id, batch.batch_id, not batch.open)
+            st.rerun()
+
+
+def _quality(session: Session, judged: list[Judged]) -> None:
+    if not judged:
+        st.info("There are no annotations yet.")
+        return
+    st.subheader("Strength by batch", anchor=False)
+    shares = pd.DataFrame(strength_shares(judged)).T
+    st.dataframe(shares.rename(columns=lambda name: name.replace("_", " ")).style.format("{:.0%}"))
+    st.subheader("Agreement", anchor=False)
+    for batch_id in dict.fromkeys(j.batch_id for j in judged):
+        st.markdown(f"**{batch_id}**: {_agreement_words(judged, batch_id)}")
+    st.subheader("Annotators", anchor=False)
+    rows = [
+        {
+            "annotator": row.annotator,
+            "annotations": row.annotations,
+            "median seconds": round(row.median_seconds, 1),
+            "prefers A": str(row.prefers_a),
+            "agrees with the majority": str(row.agrees),
+            "late": row.late,
+        }
+        for row in summarise_annotators(judged)
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
+
+
+def _agreement_words(judged: list[Judged], batch_id: str) -> str:
+    found = agreement([j for j in judged if j.batch_id == batch_id])
+    if found is None:
+        return "no item has two judgements yet; create batches with an overlap of 2 or more"
+    return (
+        f"{found.items:,} items judged by several · choice (Gwet's AC1) {_words(found.choice)} · "
+        f"strength (Gwet's AC2) {_words(found.strength)} · "
+        f"Krippendorff's α {_words(found.alpha)}"
+    )
+
+
+def _words(value: Agreement) -> str:
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def _flags(session: Session, judged: list[Judged]) -> None:
+    waiting = oversight.flagged(session.database, session.person_id)
+    if not waiting:
+        st.info("Nothing is flagged. Flagged annotations wait here and are not published.")
+    for one in waiting:
+        with st.container(border=True):
+            _flag(session, one)
+
+
+def _flag(session: Session, one: Flagged) -> None:
+    st.caption(f"{one.annotator} · {one.view.batch_id}")
+    show_text(f"Flag: {one.flag}", raw=False, key=None)
+    if one.comment:
+        show_text(f"Comment: {one.comment}", raw=False, key=None)
+    with st.expander("The item"):
+        show_dialogue(one.view.prompt, raw=False)
+        key = f"flag-{one.view.assignment_id}"
+        show_pair(one.view.response_a, one.view.response_b, raw=False, key=key)
+    if st.button("Release: publish it after all", key=f"release-{one.view.assignment_id}"):
+        oversight.release(session.database, session.person_id, one.view.assignment_id)
+        st.rerun()
+
+
+def _people(session: Session, judged: list[Judged]) -> None:
+    for person in access.list_people(session.database, session.person_id):
+        row = st.container(horizontal=True, vertical_alignment="center", border=True)
+        row.text(f"{person.person_id} · {person.role} · {person.pseudonym}")
+        if person.person_id != session.person_id:
+            label = "Resume" if person.paused else "Pause"
+            if row.button(label, key=f"pause-{person.person_id}"):
+                access.set_paused(
+                    session.database, session.person_id, person.person_id, not person.paused
+                )
+                st.rerun()
+
+
+def _publish(session: Session, judged: list[Judged]) -> None:
+    st.text(f"Dataset: {session.dataset}")
+    st.caption(
+        "Publishing adds what is new; doing it twice changes nothing. Names are replaced by "
+        "pseudonyms; flagged annotations wait for a reviewer."
+    )
+    if st.button("Publish", type="primary", key="publish"):
+        done = publish(session.database, session.person_id, session.dataset)
+        st.success(f"Published {done.rows:,} new rows.")
+
+
+def _audit(session: Session, judged: list[Judged]) -> None:
+    rows = [
+        asdict(event) | {"at": datetime.fromtimestamp(event.at, UTC)}
+        for event in oversight.list_events(session.database, session.person_id)
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)

@@ -1,0 +1,35 @@
+"""One's own latest annotations, each of which can be edited."""
+
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from annotation_app.content import visible
+from annotation_app.ledger import history
+from annotation_app.ledger.rows import Done
+from annotation_app.session import Session
+
+
+def page(session: Session) -> None:
+    """Draws the list, newest first."""
+    st.title("My recent work", anchor=False)
+    latest = history.recent(session.database, session.person_id)
+    if not latest:
+        st.info("Nothing yet. What you submit appears here, and you can edit it.")
+    for done in latest:
+        _row(done)
+
+
+def _row(done: Done) -> None:
+    said = done.judgement
+    words = [f"{said.side} {said.strength.replace('_', ' ')}"]
+    words += [said.safety.replace("_", " ")] if said.safety else []
+    words += ["flagged"] if said.flag else []
+    words += [f"revision {done.revision}"] if done.revision else []
+    when = datetime.fromtimestamp(done.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    with st.container(border=True):
+        st.text(visible(done.question)[:200])
+        st.caption(" · ".join([*words, done.batch_id, when]))
+        if st.button("Edit", key=f"edit-{done.assignment_id}"):
+            st.session_state["editing"] = done.assignment_id
+            st.switch_page(st.session_state["compare_page"])

@@ -1,0 +1,69 @@
+"""How dialogues and responses are drawn; the only place where texts of others meet Streamlit."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from annotation_app.content import parts_of, shortened, visible
+from data.schemas import Message
+
+_STYLE = """
+<style>
+[data-testid="stText"] { unicode-bidi: plaintext; text-align: start; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+.st-key-actions { position: sticky; bottom: 0; z-index: 10; padding: 0.75rem 0;
+  background: var(--st-background-color, Canvas); border-top: 1px solid #8888; }
+@media (max-width: 640px) { .st-key-actions { position: static; } }
+.stMainBlockContainer { padding-top: 3.5rem; padding-bottom: 2rem; max-width: 84rem; }
+.stMainBlockContainer h1 { font-size: 1.6rem; padding: 0.5rem 0; }
+</style>
+"""
+
+_AVATARS = {
+    "system": ":material/settings:",
+    "user": ":material/person:",
+    "assistant": ":material/forum:",
+}
+
+
+def apply_style() -> None:
+    """Right-to-left texts, long words and the bar of actions that stays in sight."""
+    st.html(_STYLE)
+
+
+def show_dialogue(messages: Sequence[Message], raw: bool) -> None:
+    """The turns so far, oldest first."""
+    for message in messages:
+        with st.chat_message(message.role, avatar=_AVATARS[message.role]):
+            show_text(message.content, raw=raw, key=None)
+
+
+def show_text(text: str, *, raw: bool, key: str | None) -> None:
+    """A text as data: prose, code and mathematics, or exactly as it is.
+
+    Args:
+        raw: every character as it stands, in a fixed-width font.
+        key: names the button that shows the rest of a very long text; None shows all of it.
+    """
+    shown, hidden = shortened(text) if key else (text, 0)
+    if hidden and st.toggle(f"Show {hidden:,} more characters", key=f"all-{key}"):
+        shown = text
+    if raw:
+        st.code(shown, language=None, wrap_lines=True)
+        return
+    for part in parts_of(visible(shown)):
+        match part.kind:
+            case "prose":
+                st.text(part.text)
+            case "code":
+                st.code(part.text, language=None, wrap_lines=True)
+            case "maths":
+                st.latex(part.text)
+
+
+def show_pair(response_a: str, response_b: str, *, raw: bool, key: str) -> None:
+    """Both responses side by side, in panes of equal height."""
+    for column, side, text in zip(st.columns(2), "AB", (response_a, response_b), strict=True):
+        with column, st.container(border=True, height="stretch"):
+            st.markdown(f"##### Response {side}", anchors=False)
+            show_text(text, raw=raw, key=f"{key}-{side}")

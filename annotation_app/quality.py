@@ -1,0 +1,109 @@
+"""How well people agree, how fast they are, and which side they lean to. Pure."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from annotation_app.ledger.oversight import Judged
+from data.agreement import Agreement, gwet_ac1, gwet_ac2, krippendorff_alpha
+from data.intervals import Proportion, proportion
+from data.schemas import STRENGTHS, Strength
+
+SCALE = (-4, -3, -2, -1, 1, 2, 3, 4)
+"""Of `preference`: −4 is "second, significantly", 4 is "first, significantly"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchAgreement:
+    """Agreement beyond chance on the items that several people judged."""
+
+    items: int
+    """With two judgements or more."""
+    choice: Agreement
+    """Gwet's AC1 of which response is preferred."""
+    strength: Agreement
+    """Gwet's AC2, quadratic, on the eight-point scale."""
+    alpha: Agreement
+    """Krippendorff's α, ordinal, on the same scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorSummary:
+    """One person's work."""
+
+    annotator: str
+    annotations: int
+    median_seconds: float
+    prefers_a: Proportion
+    """Choices for the response on the left; a half where position does not matter."""
+    agrees: Proportion
+    """Choices that the majority of the others made too, where there is one."""
+    late: int
+
+
+def agreement(judged: Sequence[Judged]) -> BatchAgreement | None:
+    """Agreement over items; None where no item has two judgements."""
+    by_item = _by_item(judged)
+    several = [group for group in by_item.values() if len(group) > 1]
+    if not several:
+        return None
+    ratings = np.full((len(several), max(map(len, several))), np.nan)
+    for row, group in zip(ratings, several, strict=True):
+        row[: len(group)] = [j.preference for j in group]
+    choices = np.sign(ratings)
+    return BatchAgreement(
+        items=len(several),
+        choice=gwet_ac1(choices, categories=(-1, 1)),
+        strength=gwet_ac2(ratings, categories=SCALE),
+        alpha=krippendorff_alpha(ratings, level="ordinal"),
+    )
+
+
+def summarise_annotators(judged: Sequence[Judged]) -> list[AnnotatorSummary]:
+    """One row per person, those with the most annotations first."""
+    by_item = _by_item(judged)
+    by_person: dict[str, list[Judged]] = defaultdict(list)
+    for j in judged:
+        by_person[j.annotator].append(j)
+    rows = [_summarise(name, own, by_item) for name, own in by_person.items()]
+    return sorted(rows, key=lambda row: (-row.annotations, row.annotator))
+
+
+def strength_shares(judged: Sequence[Judged]) -> dict[str, dict[Strength, float]]:
+    """Batch → strength → share. "Negligibly" grows over the batches as the model improves."""
+    counts: dict[str, dict[Strength, int]] = {}
+    for j in judged:
+        counts.setdefault(j.batch_id, dict.fromkeys(STRENGTHS, 0))[j.strength] += 1
+    return {
+        batch: {strength: n / sum(of.values()) for strength, n in of.items()}
+        for batch, of in counts.items()
+    }
+
+
+def _by_item(judged: Sequence[Judged]) -> dict[int, list[Judged]]:
+    by_item: dict[int, list[Judged]] = defaultdict(list)
+    for j in judged:
+        by_item[j.item_id].append(j)
+    return by_item
+
+
+def _summarise(
+    name: str, own: Sequence[Judged], by_item: dict[int, list[Judged]]
+) -> AnnotatorSummary:
+    verdicts = [v for j in own if (v := _agrees(j, by_item[j.item_id])) is not None]
+    return AnnotatorSummary(
+        annotator=name,
+        annotations=len(own),
+        median_seconds=float(np.median([j.seconds for j in own])),
+        prefers_a=proportion(sum(j.chose_a for j in own), len(own)),
+        agrees=proportion(sum(verdicts), len(verdicts)),
+        late=sum(j.late for j in own),
+    )
+
+
+def _agrees(own: Judged, group: Sequence[Judged]) -> bool | None:
+    """Whether the majority of the others chose the same response; None for none, or a tie."""
+    votes = sum(1 if j.preference > 0 else -1 for j in group if j.annotator != own.annotator)
+    return None if votes == 0 else (votes > 0) == (own.preference > 0)
