@@ -61,13 +61,16 @@ def page(session: Session) -> None:
 
 
 def _choose_batch(batches: list[Progress]) -> Progress | None:
-    """The batch to work on; those with work left come first."""
+    """The batch to work on, with its progress."""
     there = [b for b in batches if b.open]
     if not there:
         return None
     by_id = {b.batch_id: b for b in there}
-    left, right = st.columns([1, 2], vertical_alignment="bottom")
-    chosen = left.selectbox("Batch", list(by_id), key="batch")
+    left, right = st.columns(2, vertical_alignment="bottom")
+    # Not a select box: it would keep the focus, and the keys would be typed into it.
+    chosen = left.segmented_control(
+        "Batch", list(by_id), key="batch", default=next(iter(by_id)), required=True
+    )
     batch = by_id[chosen]
     share = min(1.0, batch.submitted / batch.goal) if batch.goal else 0.0
     right.progress(share, text=f"{batch.submitted:,} of {batch.goal:,} annotations in this batch")
@@ -92,10 +95,10 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
     raw = top.toggle("Raw text", key="raw", help="Every character as it stands")
     show_dialogue(view.prompt, raw)
     show_pair(view.response_a, view.response_b, raw=raw, key=key)
-    with st.container(key="actions"):
+    comment, flag = _remarks(key, view.judgement)
+    with st.container(key="actions", gap="xsmall"):
         choice = _choose(key, view.judgement)
         safety = _choose_safety(key, view.judgement) if view.domain == "safety" else None
-        comment, flag = _remarks(key, view.judgement)
         problem = _problem(view, choice, safety)
         row = st.container(horizontal=True, vertical_alignment="center")
         submitted = row.button(
@@ -108,9 +111,9 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
         )
         with row:
             _other_actions(session, view, key)
-        if problem:
-            st.caption(f"To submit: {problem}.")
-        _say_saved(batch)
+        with row:
+            _say_saved(batch)
+            st.caption(f"To submit: {problem}." if problem else "")
     if submitted and choice is not None:
         judgement = Judgement(
             side=choice[0],

@@ -11,9 +11,11 @@ _STYLE = """
 <style>
 [data-testid="stText"] { unicode-bidi: plaintext; text-align: start; white-space: pre-wrap;
   overflow-wrap: anywhere; }
-.st-key-actions { position: sticky; bottom: 0; z-index: 10; padding: 0.75rem 0;
-  background: var(--st-background-color, Canvas); border-top: 1px solid #8888; }
-@media (max-width: 640px) { .st-key-actions { position: static; } }
+.st-key-actions { padding: 0.75rem 0; border-top: 1px solid #8888; }
+@media (min-width: 641px) {
+  [data-testid="stLayoutWrapper"]:has(> .st-key-actions) { position: sticky; bottom: 0;
+    z-index: 10; background: var(--st-background-color, Canvas); }
+}
 .stMainBlockContainer { padding-top: 3.5rem; padding-bottom: 2rem; max-width: 84rem; }
 .stMainBlockContainer h1 { font-size: 1.6rem; padding: 0.5rem 0; }
 </style>

@@ -22,7 +22,8 @@ _OPTIONS = {
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
-    "theme.primaryColor": "#1f5fb4",
+    "theme.light.primaryColor": "#1f5fb4",
+    "theme.dark.primaryColor": "#2f74d0",
 }
 
 
