@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
 
-# Typed strictly: what other packages and other people's code rely on.
+# Typed strictly: what other packages and other people's code rely on. To mypy, calling a module of
+# torch gives Any, so returning Any is allowed.
 STRICT := data/*.py reward/losses.py reward/combine.py policy/ppo_math.py rlhf/types.py \
 	rlhf/generation/sampling.py rlhf/generation/batching.py rlhf/model/*.py
 BENCHMARKS := $(filter-out %/__init__.py,$(wildcard benchmarks/*.py))
@@ -31,7 +32,7 @@ test-all: $(VENV)/.dev tools ## every test but those of an accelerator
 check: $(VENV)/.dev ## formatting, lint, strict types, import rules
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	$(PY) -m mypy --strict $(STRICT)
+	$(PY) -m mypy --strict --no-warn-return-any $(STRICT)
 	$(PY) -m pytest -q tests/test_architecture.py
 
 fmt: $(VENV)/.dev ## format, and mend what lint can mend
@@ -60,11 +61,11 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.created
 	@touch $@
 
 $(VENV)/.app: $(VENV)/.core
-	@$(PIP) --editable '.[app]'
+	@$(PIP) --quiet --editable '.[app]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.app
 
 $(VENV)/.created:

@@ -39,7 +39,7 @@ class Mean(NamedTuple):
     """A mean in two parts, so that parts from micro-batches and ranks add up exactly."""
 
     total: float
-    count: float
+    count: float  # type: ignore[assignment]  # hides tuple.count, which nothing needs
 
 
 Stats = dict[str, Mean]

@@ -76,7 +76,7 @@ class Attention(nn.Module):
         return self.o_proj(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, num_heads: int) -> Tensor:
-        return x.unflatten(2, (num_heads, self.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:2], num_heads, self.head_dim).transpose(1, 2)
 
 
 def document_mask(documents: Tensor, branches: Tensor | None = None) -> Tensor:
