@@ -1,12 +1,15 @@
 """A ledger of each kind: SQLite in a file, and PostgreSQL where this machine can start one."""
 
+import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,35 +81,38 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     """Makes a new database at each call, in one server of our own on 127.0.0.1."""
     programs = _postgresql_programs()
     directory = tmp_path_factory.mktemp("postgresql")
-    as_server: list[str] = []
+    owner: dict[str, Any] = {"cwd": "/"}
     if os.getuid() == 0:  # the server refuses to run as root
-        for folder in (directory, *directory.parents):
-            if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
+        for folder in directory.parents:
+            if folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
                 folder.chmod(folder.stat().st_mode | 0o011)
         shutil.chown(directory, "postgres")
-        as_server = ["runuser", "-u", "postgres", "--"]
+        owner |= {"user": "postgres", "group": "postgres", "extra_groups": []}
     data, port = directory / "data", _free_port()
 
-    def run(*words: object) -> None:
-        command = [*as_server, *map(str, words)]
-        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60)
+    def run(program: str, *words: object) -> None:
+        command = [str(programs / program), *map(str, words)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, **owner)
 
-    run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='{directory}'"
-    run(programs / "pg_ctl", "-D", data, "-o", options, "-l", directory / "log", "-w", "start")
-    count = 0
+    run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
+    here = ("-h", "127.0.0.1", "-p", port, "-U", "postgres")
+    command = [programs / "postgres", "-D", data, "-p", str(port), "-k", directory]
+    with (
+        (directory / "log").open("wb") as log,
+        subprocess.Popen([*command, "-h", "127.0.0.1"], stdout=log, stderr=log, **owner) as server,
+    ):
+        try:
+            wait_until(lambda: _succeeds(lambda: run("pg_isready", *here)))
+            numbers = itertools.count()
 
-    def fresh_database() -> str:
-        nonlocal count
-        count += 1
-        run(
-            *(programs / "psql", "-h", "127.0.0.1", "-p", port, "-U", "postgres"),
-            *("-c", f"CREATE DATABASE ledger{count}"),
-        )
-        return f"postgresql+psycopg://postgres@127.0.0.1:{port}/ledger{count}"
+            def fresh_database() -> str:
+                name = f"ledger{next(numbers)}"
+                run("psql", *here, "-c", f"CREATE DATABASE {name}")
+                return f"postgresql+psycopg://postgres@127.0.0.1:{port}/{name}"
 
-    yield fresh_database
-    run(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+            yield fresh_database
+        finally:
+            server.send_signal(signal.SIGQUIT)  # at once, without keeping anything
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -115,6 +121,14 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.05)
+
+
+def _succeeds(action: Callable[[], None]) -> bool:
+    try:
+        action()
+    except subprocess.CalledProcessError:
+        return False
+    return True
 
 
 def _postgresql_programs() -> Path:

@@ -1,0 +1,197 @@
+"""The logic of each page, without a browser."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from annotation_app.ledger import access, history, oversight, queue, work
+from annotation_app.ledger.database import Database, LedgerUnavailable
+from annotation_app.settings import LOCAL_PERSON, AppSettings
+from data.dataset import read_rows
+from data.schemas import Comparison
+from tests.annotation_app.conftest import item, judgement
+
+ENTRY = Path(__file__).parents[2] / "annotation_app" / "app.py"
+Start = Callable[[str], AppTest]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Database]:
+    """One local manager; three helpfulness items and one safety item."""
+    database = Database(str(tmp_path / "ledger.sqlite"))
+    access.ensure_person(database, LOCAL_PERSON, "manager")
+    items = [item(n) for n in range(3)]
+    queue.create_batch(database, LOCAL_PERSON, "first", items, domain="helpfulness")
+    queue.create_batch(database, LOCAL_PERSON, "safe", [item(9)], domain="safety")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def start(ledger: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """`start("compare")`: the named page as `rlhf annotate` would show it."""
+    settings = AppSettings(ledger=ledger.place, publish_to=str(tmp_path / "published"))
+    for name, value in settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+
+    def draw(page: str) -> None:
+        from importlib import import_module
+
+        from annotation_app.app import open_session
+        from annotation_app.settings import AppSettings
+
+        session = open_session(AppSettings.from_environment())
+        import_module(f"annotation_app.pages.{page}").page(session)
+
+    def started(page: str) -> AppTest:
+        return checked(AppTest.from_function(draw, args=(page,), default_timeout=20).run())
+
+    yield started
+    st.cache_resource.clear()
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception
+    return app
+
+
+def button(app: AppTest, label: str):  # type: ignore[no-untyped-def]
+    (found,) = [b for b in app.button if b.label == label]
+    return found
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    return checked(button(app, label).click().run())
+
+
+def captions(app: AppTest) -> str:
+    return " ".join(c.value for c in app.caption)
+
+
+def test_the_entry_shows_the_first_item(start: Start) -> None:
+    start("compare")
+    app = checked(AppTest.from_file(ENTRY, default_timeout=20).run())
+    assert [t.value for t in app.title] == ["Compare two responses"]
+    assert {t.value for t in app.text} == {"question 0?", "first 0", "second 0"}
+
+
+def test_choose_and_submit(start: Start, ledger: Database) -> None:
+    app = start("compare")
+    assert button(app, "Submit").disabled and "keys 1 to 8" in captions(app)
+    press(app, "B slightly")
+    assert not button(app, "Submit").disabled
+    press(app, "Submit")
+    (done,) = history.recent(ledger, LOCAL_PERSON)
+    assert (done.judgement.side, done.judgement.strength) == ("B", "slightly_better")
+    assert [t.value for t in app.toast] == ["Saved"] and "Saved · 1 in this batch" in captions(app)
+    assert "question 1?" in {t.value for t in app.text}
+    assert button(app, "Submit").disabled  # nothing carries over to the next item
+
+
+def test_what_was_remarked_is_stored(start: Start, ledger: Database) -> None:
+    app = start("compare")
+    app.text_area[0].set_value("close call")
+    app.text_input[0].set_value("names its model")
+    press(app, "A negligibly")
+    press(app, "Submit")
+    (done,) = history.recent(ledger, LOCAL_PERSON)
+    assert (done.judgement.comment, done.judgement.flag) == ("close call", "names its model")
+
+
+def test_the_impossible_combination_cannot_be_submitted(start: Start, ledger: Database) -> None:
+    app = start("compare")
+    checked(app.segmented_control(key="batch").set_value("safe").run())
+    press(app, "A better")
+    assert "say which of the two responses are safe" in captions(app)
+    press(app, "Only B is safe")
+    assert button(app, "Submit").disabled and "you prefer A but say that only B" in captions(app)
+    press(app, "B better")
+    press(app, "Submit")
+    assert oversight.judged(ledger, LOCAL_PERSON)[0].safety_label == "chosen_safe_only"
+    assert "You have done everything in this batch" in app.success[0].value
+
+
+def test_skip_and_edit(start: Start, ledger: Database) -> None:
+    app = start("compare")
+    press(app, "Skip this item")
+    assert queue.progress(ledger, LOCAL_PERSON)[0].skipped == 1
+    assert button(app, "Edit previous").disabled
+    press(app, "A better")
+    press(app, "Submit")
+    press(app, "Edit previous")
+    assert "editing an earlier answer" in app.warning[0].value
+    assert "question 1?" in {t.value for t in app.text}
+    assert not button(app, "Submit").disabled  # the earlier choice is there
+    press(app, "B significantly")
+    press(app, "Submit")
+    (done,) = history.recent(ledger, LOCAL_PERSON)
+    assert (done.judgement.side, done.revision) == ("B", 1)
+    press(app, "Edit previous")
+    press(app, "Cancel the edit")
+    assert "question 2?" in {t.value for t in app.text}
+
+
+def test_a_failed_save_says_so_and_keeps_the_choice(start: Start, ledger: Database) -> None:
+    def fail(*_: object) -> None:
+        raise LedgerUnavailable("the disk is full; nothing was stored")
+
+    app = start("compare")
+    press(app, "A better")
+    with pytest.MonkeyPatch.context() as full_disk:
+        full_disk.setattr(work, "submit", fail)
+        press(app, "Submit")
+        assert "Not saved: the disk is full" in app.error[0].value
+    press(app, "Submit")
+    assert [t.value for t in app.toast] == ["Saved"]
+
+
+def test_recent_work(start: Start, ledger: Database) -> None:
+    assert "Nothing yet" in start("recent").info[0].value
+    view = work.next_assignment(ledger, LOCAL_PERSON, "first")
+    assert view is not None
+    work.submit(ledger, LOCAL_PERSON, view.assignment_id, 0, judgement(flag="odd"))
+    app = start("recent")
+    assert "A better · flagged · first" in captions(app)
+
+
+def test_manage_publishes_once(start: Start, ledger: Database, tmp_path: Path) -> None:
+    for _ in range(3):
+        view = work.next_assignment(ledger, LOCAL_PERSON, "first")
+        assert view is not None
+        work.submit(ledger, LOCAL_PERSON, view.assignment_id, 0, judgement())
+    app = start("manage")
+    press(app, "Publish")
+    assert app.success[0].value == "Published 3 new rows."
+    press(app, "Publish")
+    assert app.success[0].value == "Published 0 new rows."
+    assert len(read_rows(tmp_path / "published", Comparison)) == 3
+
+
+def test_manage_releases_flags_closes_batches_and_pauses(start: Start, ledger: Database) -> None:
+    access.add_person(ledger, LOCAL_PERSON, "ann", "annotator")
+    view = work.next_assignment(ledger, "ann", "first")
+    assert view is not None
+    work.submit(ledger, "ann", view.assignment_id, 0, judgement(flag="odd", comment="see [1]"))
+    app = start("manage")
+    assert {"Flag: odd", "Comment: see [1]"} <= {t.value for t in app.text}
+    press(app, "Release: publish it after all")
+    assert oversight.flagged(ledger, LOCAL_PERSON) == []
+    press(app, "Close first")
+    assert [b.open for b in queue.progress(ledger, LOCAL_PERSON)] == [False, True]
+    press(app, "Pause")
+    assert access.list_people(ledger, LOCAL_PERSON)[0].paused
+    press(app, "Resume")
+
+
+def test_manage_is_for_managers(start: Start, ledger: Database) -> None:
+    from annotation_app.ledger.schema import people
+
+    ledger.write(lambda connection: connection.execute(people.update().values(role="annotator")))
+    with pytest.raises(AssertionError, match="needs the role manager"):
+        start("manage")
+    ledger.write(lambda connection: connection.execute(people.update().values(paused=True)))
+    app = checked(AppTest.from_file(ENTRY, default_timeout=20).run())
+    assert "is paused; ask a manager" in app.error[0].value

@@ -1,0 +1,268 @@
+"""Publishing exactly once, whatever happens in between."""
+
+import itertools
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from annotation_app.ledger import history, oversight, publications, queue, work
+from annotation_app.ledger.access import NotAllowed
+from annotation_app.ledger.database import Database
+from annotation_app.publish import publish
+from data.dataset import compact, latest_revisions, read_rows, read_table
+from data.errors import DataError
+from data.manifest import MANIFEST
+from data.schemas import Comparison, Message
+from data.validation import find_faults
+from tests.annotation_app.conftest import MANAGER, Clock, item, judgement, wait_until
+from tests.annotation_app.crashing import (
+    processes,
+    publish_until_killed,
+    submit_often,
+    write_until_killed,
+)
+
+
+def annotate(database: Database, count: int, person: str = "ann", batch: str = "b1") -> list[str]:
+    done = []
+    for _ in range(count):
+        view = work.next_assignment(database, person, batch)
+        assert view is not None
+        work.submit(database, person, view.assignment_id, 0, judgement(seconds=12.34))
+        done.append(view.assignment_id)
+    return done
+
+
+def ids(directory: Path) -> list[str]:
+    return [row.comparison_id for row in read_rows(directory, Comparison)]
+
+
+def test_a_published_row_by_hand(database: Database, tmp_path: Path, clock: Clock) -> None:
+    view = work.next_assignment(database, "ann", "b1")
+    assert view is not None
+    side = "A" if view.response_a == "second 0" else "B"
+    work.submit(database, "ann", view.assignment_id, 0, judgement(side=side, seconds=12.34))
+    publish(database, MANAGER, tmp_path / "out")
+    (row,) = read_rows(tmp_path / "out", Comparison)
+    pseudonym = oversight.judged(database, MANAGER)[0].annotator
+    assert row == Comparison(
+        comparison_id=view.assignment_id,
+        revision=0,
+        prompt=(Message("user", "question 0?"),),
+        chosen=(Message("assistant", "second 0"),),
+        rejected=(Message("assistant", "first 0"),),
+        strength="better",
+        safety_label=None,
+        domain="helpfulness",
+        annotator_id=pseudonym,
+        batch="b1",
+        source="test",
+        chosen_model="model-two",
+        rejected_model="model-one",
+        chosen_temperature=1.0,
+        rejected_temperature=0.7,
+        seconds=12.3,
+        created_at=datetime.fromtimestamp(clock.now, UTC),
+        turns=1,
+        prompt_tokens=3,  # question 0 ?
+        chosen_tokens=2,
+        rejected_tokens=2,
+        tokenizer_hash="words",
+    )
+    assert pseudonym != "ann"
+
+
+def test_twice_is_once_and_new_rows_follow(database: Database, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = annotate(database, 2)
+    assert publish(database, MANAGER, out).rows == 2
+    before = (out / MANIFEST).read_bytes()
+    assert publish(database, MANAGER, out).rows == 0
+    assert (out / MANIFEST).read_bytes() == before
+    second = annotate(database, 2)
+    assert publish(database, MANAGER, out).rows == 2
+    assert sorted(ids(out)) == sorted(first + second)
+    assert list(find_faults(out)) == []
+
+
+def test_compacting_and_another_copy_change_nothing(database: Database, tmp_path: Path) -> None:
+    for _ in range(3):
+        annotate(database, 1)
+        publish(database, MANAGER, tmp_path / "out")
+    compact(tmp_path / "out")
+    assert publish(database, MANAGER, tmp_path / "out").rows == 0
+    assert publish(database, MANAGER, tmp_path / "copy").rows == 3  # made anew from the ledger
+    assert sorted(ids(tmp_path / "copy")) == sorted(ids(tmp_path / "out"))
+
+
+def test_revisions_are_published_as_such(database: Database, tmp_path: Path) -> None:
+    (done,) = annotate(database, 1)
+    publish(database, MANAGER, tmp_path)
+    assert history.open_for_edit(database, "ann", done).revision == 1
+    work.submit(database, "ann", done, 1, judgement(strength="slightly_better"))
+    publish(database, MANAGER, tmp_path)
+    table = read_table(tmp_path, Comparison)
+    assert table["revision"].to_pylist() == [0, 1]
+    assert latest_revisions(table)["strength"].to_pylist() == ["slightly_better"]
+
+
+def test_flagged_rows_wait_for_their_release(database: Database, tmp_path: Path) -> None:
+    view = work.next_assignment(database, "ann", "b1")
+    assert view is not None
+    work.submit(database, "ann", view.assignment_id, 0, judgement(flag="private data"))
+    assert publish(database, MANAGER, tmp_path / "out").rows == 0
+    oversight.release(database, MANAGER, view.assignment_id)
+    assert publish(database, MANAGER, tmp_path / "out").rows == 1
+    (row,) = read_rows(tmp_path / "out", Comparison)
+    assert (row.comparison_id, row.revision) == (view.assignment_id, 1)
+
+
+def test_only_managers_publish(database: Database, tmp_path: Path) -> None:
+    annotate(database, 1)
+    with pytest.raises(NotAllowed):
+        publish(database, "ann", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_with_something_else(database: Database, tmp_path: Path) -> None:
+    annotate(database, 1)
+    (tmp_path / MANIFEST).write_text("{}")
+    with pytest.raises(DataError, match="no manifest of ours"):
+        publish(database, MANAGER, tmp_path)
+
+
+def test_turns_of_a_dialogue_share_a_split(database: Database, tmp_path: Path) -> None:
+    longer = [
+        type(item(n))(
+            name=f"longer-{n}",
+            prompt=(*item(n).prompt, Message("assistant", "so"), Message("user", "more?")),
+            responses=item(n).responses,
+            source="test",
+        )
+        for n in range(60)
+    ]
+    both = [item(n) for n in range(60)] + longer
+    queue.create_batch(database, MANAGER, "many", both, domain="helpfulness")
+    annotate(database, 120, batch="many")
+    publish(database, MANAGER, tmp_path)
+    where: dict[str, set[str]] = {}
+    for split in ("train", "validation", "test"):
+        for row in read_rows(tmp_path, Comparison, split):  # type: ignore[arg-type]
+            where.setdefault(row.prompt[0].content, set()).add(split)
+    assert len(where) == 60 and all(len(splits) == 1 for splits in where.values())
+    assert set.union(*where.values()) == {"train", "validation", "test"}
+
+
+class Crash(BaseException):
+    """Stands for kill -9: no handler of ours catches it."""
+
+
+def test_a_crash_at_every_step(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Steps: the planning commit, reading a part, and each fsync and rename of data.dataset.
+    steps, limit = itertools.count(), sys.maxsize
+
+    def guarded(original: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            if next(steps) >= limit:
+                raise Crash
+            return original(*args, **kwargs)
+
+        return call
+
+    for target, name in ((os, "fsync"), (os, "rename")):
+        monkeypatch.setattr(target, name, guarded(getattr(target, name)))
+    for name in ("plan_parts", "read_part"):
+        monkeypatch.setattr(f"annotation_app.publish.{name}", guarded(getattr(publications, name)))
+    crashes, done = 0, annotate(database, 1)
+    publish(database, MANAGER, tmp_path)
+    for edit in itertools.count(1):  # each round has one new row to publish
+        work.submit(database, "ann", done[0], edit, judgement(comment=str(edit)))
+        steps, limit = itertools.count(), crashes
+        try:
+            publish(database, MANAGER, tmp_path)
+        except Crash:
+            crashes += 1
+            limit = sys.maxsize
+            before = len(read_rows(tmp_path, Comparison))
+            assert before in (edit, edit + 1)
+            publish(database, MANAGER, tmp_path)
+            revisions = [row.revision for row in read_rows(tmp_path, Comparison)]
+            assert revisions == list(range(edit + 1))
+        else:
+            break
+    assert crashes == 8  # 2 + (fsync, rename, fsync of the folder) of the file and the manifest
+
+
+def crash_rounds(database: Database, directory: Path, rounds: int) -> tuple[int, int]:
+    """Two writers and two publishers killed at random moments; returns (acknowledged, stored)."""
+    rng = random.Random(0)
+    out = directory / "out"
+    queue.create_batch(
+        database, MANAGER, "many", [item(n) for n in range(300 * rounds)], domain="helpfulness"
+    )
+    logs = {person: directory / person for person in ("ann", "ben")}
+    for log in logs.values():
+        log.touch()
+    for _ in range(rounds):
+        before = {log: log.stat().st_size for log in logs.values()}
+        running = [
+            processes.Process(target=write_until_killed, args=(database.place, who, "many", log))
+            for who, log in logs.items()
+        ]
+        running += [
+            processes.Process(target=publish_until_killed, args=(database.place, MANAGER, out))
+            for _ in range(2)
+        ]
+        for process in running:
+            process.start()
+        wait_until(lambda before=before: all(log.stat().st_size > n for log, n in before.items()))
+        time.sleep(rng.uniform(0, 0.1))
+        for process in rng.sample(running, len(running)):
+            process.kill()
+        for process in running:
+            process.join(20)
+        assert [process.exitcode for process in running] == [-9] * 4  # none had failed by itself
+    publish(database, MANAGER, out)
+    acknowledged = "".join(log.read_text() for log in logs.values()).split()
+    stored = [d.assignment_id for who in logs for d in history.recent(database, who, 10**6)]
+    assert set(acknowledged) <= set(stored)
+    assert Counter(ids(out)) == Counter(stored)  # each exactly once
+    assert list(find_faults(out)) == []
+    return len(acknowledged), len(stored)
+
+
+def test_kill_9_of_writers_and_publishers(database: Database, tmp_path: Path) -> None:
+    acknowledged, stored = crash_rounds(database, tmp_path, rounds=2)
+    assert 0 < acknowledged <= stored
+
+
+@pytest.mark.slow  # 200 rounds of four processes each
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+def test_kill_9_two_hundred_times(database: Database, tmp_path: Path) -> None:
+    acknowledged, stored = crash_rounds(database, tmp_path, rounds=200)
+    print(f"200 rounds: {acknowledged:,} acknowledged, {stored:,} stored and published once")
+    assert 1000 < acknowledged <= stored
+
+
+def test_the_same_click_from_four_processes_is_stored_once(database: Database) -> None:
+    view = work.next_assignment(database, "ann", "b1")
+    assert view is not None
+    arguments = (database.place, "ann", view.assignment_id)
+    clicking = [processes.Process(target=submit_often, args=arguments) for _ in range(4)]
+    for process in clicking:
+        process.start()
+    for process in clicking:
+        process.join(60)
+    assert [process.exitcode for process in clicking] == [0] * 4
+    assert len(history.recent(database, "ann")) == 1
+    assert len(oversight.judged(database, MANAGER)) == 1
