@@ -56,7 +56,13 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    finally:
+        _forget_closed_pipe()
+
+
+def _run(words: list[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     name, rest = _find_command(words)
@@ -79,6 +85,14 @@ def run_command(words: Sequence[str]) -> None:
     if name is None:
         raise KeyError(" ".join(words))
     import_module(COMMANDS[name][0]).main(rest)
+
+
+def _forget_closed_pipe() -> None:
+    """Silence where nobody reads the output any more, as in `rlhf --help | head -1`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # would be told once more when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _find_command(words: Sequence[str]) -> tuple[str | None, list[str]]:
