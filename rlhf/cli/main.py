@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf.cli.data_validate",
         "check a dataset: manifest, checksums, schema, splits",
     ),
+    "data publish": (
+        "rlhf.cli.data_publish",
+        "the annotation app's ledger to a Parquet dataset, exactly once",
+    ),
     "tokenizer train": ("rlhf.cli.tokenizer_train", "train a SentencePiece BPE tokenizer"),
     "pretrain": ("rlhf.cli.pretrain", "train a language model on a text corpus"),
     "sft": ("rlhf.cli.sft", "supervised fine-tuning on demonstrations"),
@@ -47,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf.cli.evaluate_recall",
         "how long policies remember a standing instruction",
     ),
+    "annotate": ("rlhf.cli.annotate", "the annotation app in the browser, on this machine"),
     "report": ("rlhf.cli.report", "one HTML file with the tables and plots of a quickstart run"),
 }
 
