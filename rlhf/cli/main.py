@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:  # of the table of commands
+        return 0
     finally:
         _forget_closed_pipe()
 
