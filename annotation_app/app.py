@@ -15,15 +15,19 @@ def _open(place: str) -> Database:
     return Database(place)
 
 
+def open_session(settings: AppSettings) -> Session:
+    """The person at this screen; one ledger connection serves all of them."""
+    return Session(
+        database=_open(settings.ledger), person_id=LOCAL_PERSON, dataset=settings.dataset
+    )
+
+
 def main() -> None:
     """Draws the page that the person chose."""
     st.set_page_config(page_title="Annotate", page_icon=":material/balance:", layout="wide")
-    settings = AppSettings.from_environment()
+    apply_style()
     try:
-        session = Session(
-            database=_open(settings.ledger), person_id=LOCAL_PERSON, dataset=settings.dataset
-        )
-        apply_style()
+        session = open_session(AppSettings.from_environment())
         first = st.Page(lambda: compare.page(session), title="Compare", url_path="compare")
         st.session_state["compare_page"] = first
         pages = [
@@ -36,4 +40,5 @@ def main() -> None:
         st.error(str(error))
 
 
-main()
+if __name__ == "__main__":  # so Streamlit runs it
+    main()
