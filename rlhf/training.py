@@ -19,6 +19,7 @@ from rlhf.actors.placement import Placement
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig, learning_rate
+from rlhf.metrics import read_metrics
 from rlhf.run import Run, progress
 from rlhf.types import Mean, Stats, merge_stats, stat_values
 
@@ -128,7 +129,7 @@ def train(
 ) -> dict[str, float]:
     """Trains a task to its end in a run directory.
 
-    Metrics per line are means over the steps since the last line.
+    Metrics per line are means over the steps since the last line, but for `tokens`, their sum.
 
     Returns:
         The final validation metrics, and `tokens`: how many the training took in.
@@ -151,9 +152,8 @@ def _steps(
     first: int,
     name: str,
 ) -> dict[str, float]:
-    metrics = run.metrics(first)
+    metrics = run.metrics(first + 1)  # lines are numbered by the steps done, so `first` is one
     step = first
-    num_tokens = 0.0
     evaluated: dict[str, float] = {}
     with progress(name, task.num_steps, done=first) as advance:
         while step < task.num_steps:
@@ -163,7 +163,7 @@ def _steps(
             seconds = time.monotonic() - began
             values = stat_values(stats)
             tokens = stats.get(NUM_TOKENS, Mean(0, 0)).total
-            num_tokens += tokens
+            values[NUM_TOKENS] = tokens
             values["tokens_per_second"] = tokens / seconds
             values["learning_rate"] = learning_rate(optim, stop - 1, task.num_steps)
             if stop == task.num_steps or (loop.evaluate_every and stop % loop.evaluate_every == 0):
@@ -178,6 +178,7 @@ def _steps(
                 and step < task.num_steps
             ):
                 run.checkpoint(step, lambda d: workers.broadcast(TrainWorker.save_checkpoint, d))
+    num_tokens = sum(line[NUM_TOKENS] for line in read_metrics(run.directory))
     return evaluated | {"tokens": num_tokens}
 
 
