@@ -8,9 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from data.schemas import DOMAINS
 from policy.evaluation.expectations import judge_expectations
-from rlhf.run import FINISHED_FILE, read_json
+from rlhf.run import CONFIG_FILE, FINISHED_FILE, read_json
 
 PACKAGES = ("torch", "ray", "deepspeed", "sentencepiece", "pyarrow", "numpy")
 
@@ -23,7 +25,7 @@ def summarize_run(
     Args:
         directory: holds one run directory per stage.
         stages: their names, in order.
-        facts: seed, temperature, seconds, peak_memory_bytes of the whole run.
+        facts: seed, seconds, peak_memory_bytes of the whole run.
     """
     accuracy = read_json(directory / "reward" / "accuracy.json")
     recall = read_json(directory / "recall" / "recall.json")
@@ -38,6 +40,7 @@ def summarize_run(
         "ghost_attention_intervals": recall,
         "stages": {name: stage_cost(directory / name) for name in stages},
         **facts,
+        "temperature": _settings(directory / "evaluation")["sampling"]["temperature"],
         "versions": _versions(),
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
@@ -57,6 +60,11 @@ def stage_cost(run: Path) -> dict[str, float | None]:
         "seconds": finished["seconds"],
         "tokens_per_second": tokens / finished["seconds"] if tokens else None,
     }
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """The resolved config of a run."""
+    return yaml.safe_load((run / CONFIG_FILE).read_text())
 
 
 def _versions() -> dict[str, str]:

@@ -24,8 +24,6 @@ from rlhf.cli.runs import begin, session
 from rlhf.peak_memory import peak_memory
 from rlhf.run import FINISHED_FILE, Run, console, read_json, write_json
 
-TEMPERATURE = 1.0
-"""Of all samples that are judged; the policies were trained at it."""
 SUMMARY_FILE = "summary.json"
 COST_FILE = "cost.json"
 
@@ -79,15 +77,13 @@ STAGES = {
     "--model {out}/ppo/model --dialogues {out}/world/dialogues "
     "--instructions {out}/world/instructions.jsonl --prompts {out}/world/prompts "
     "--train.seed {seed}",
-    "evaluation": "evaluate gold --policies.sft {out}/sft/model "
+    "evaluation": "evaluate gold --config {configs}/evaluation.yaml --policies.sft {out}/sft/model "
     "--policies.rejection_sampling {out}/rejection_sampling/model --policies.ppo {out}/ppo/model "
     "--policies.ghost_attention {out}/ghost_attention/model --ppo_runs.ppo {out}/ppo "
-    "--rewards {out}/reward --prompts {out}/world/prompts "
-    "--sampling.temperature {temperature} --seed {seed}",
-    "recall": "evaluate recall --policies.without {out}/ppo/model "
+    "--rewards {out}/reward --prompts {out}/world/prompts --seed {seed}",
+    "recall": "evaluate recall --config {configs}/recall.yaml --policies.without {out}/ppo/model "
     "--policies.with {out}/ghost_attention/model --dialogues {out}/world/dialogues "
-    "--instructions {out}/world/instructions.jsonl --sampling.temperature {temperature} "
-    "--seed {seed}",
+    "--instructions {out}/world/instructions.jsonl --seed {seed}",
 }
 """Run directory → the command that fills it, as a researcher would type it."""
 ON_THE_DRIVER = ("world", "tokenizer")
@@ -111,7 +107,7 @@ def main(argv: Sequence[str]) -> None:
             run_command(words)
             peak.look()
             lap = _keep_cost(run, lap, peak.bytes)
-    facts = {"seed": config.seed, "temperature": TEMPERATURE, **read_json(config.out / COST_FILE)}
+    facts = {"seed": config.seed, **read_json(config.out / COST_FILE)}
     summary = summarize_run(config.out, list(stages), facts)
     write_json(config.out / SUMMARY_FILE, summary)
     run_command(["report", str(config.out)])
@@ -121,12 +117,7 @@ def main(argv: Sequence[str]) -> None:
 
 def list_stages(config: QuickstartConfig) -> dict[str, list[str]]:
     """Run directory → the words of its command, in order."""
-    values = {
-        "out": config.out,
-        "seed": config.seed,
-        "configs": configs_directory(),
-        "temperature": TEMPERATURE,
-    }
+    values = {"out": config.out, "seed": config.seed, "configs": configs_directory()}
     workers = _usable_workers(config.workers)
     stages = {}
     for name, command in STAGES.items():

@@ -120,7 +120,7 @@ def accuracy_views(
 def _percent(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "-"
-    return f"{100 * cell['accuracy']:.0f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
+    return f"{100 * cell['accuracy']:.0f} [{100 * cell['low']:.0f},{100 * cell['high']:.0f}]"
 
 
 def _read(directory: Path, split: Split) -> list[Comparison]:
