@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from rlhf.actors.group import Seat
 from rlhf.actors.placement import Placement
@@ -45,6 +46,14 @@ class Hosts:
     address: str
     """Where their process group meets; empty for a single one."""
 
+    def vacate(self) -> bool:
+        """Lets their workers go; False where one of them is dead or does not answer."""
+        try:
+            ray.get([actor.vacate.remote() for actor in self.actors], timeout=SECONDS_TO_VACATE)
+        except RayError:
+            return False
+        return True
+
     def kill(self) -> None:
         """Ends them, whatever they are doing."""
         for actor in self.actors:
@@ -57,8 +66,12 @@ _kept: dict[tuple[str, str, int], list[Hosts]] = defaultdict(list)
 
 def take_hosts(placement: Placement) -> Hosts:
     """Kept hosts, or new ones."""
-    if _keeps(placement) and (idle := _kept[_key(placement)]):
-        return idle.pop()
+    idle = _kept[_key(placement)] if _keeps(placement) else []
+    while idle:
+        hosts = idle.pop()
+        if hosts.vacate():  # nobody watched them while they were idle
+            return hosts
+        hosts.kill()
     actor = ray.remote(Host).options(
         num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker
     )
@@ -68,14 +81,10 @@ def take_hosts(placement: Placement) -> Hosts:
 
 def give_back(hosts: Hosts, placement: Placement) -> None:
     """Keeps idle hosts for the next group, or ends them where they hold reserved resources."""
-    if _keeps(placement):
-        calls = [actor.vacate.remote() for actor in hosts.actors]
-        ready, late = ray.wait(calls, num_returns=len(calls), timeout=SECONDS_TO_VACATE)
-        if not late:
-            ray.get(ready)
-            _kept[_key(placement)].append(hosts)
-            return
-    hosts.kill()
+    if _keeps(placement) and hosts.vacate():
+        _kept[_key(placement)].append(hosts)
+    else:
+        hosts.kill()
 
 
 def _keeps(placement: Placement) -> bool:
