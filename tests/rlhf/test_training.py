@@ -1,14 +1,12 @@
 """The training loop: what it logs, when it looks up, and that stopping it changes nothing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.testing import assert_close
 
 from data.errors import ConfigError
@@ -19,49 +17,12 @@ from rlhf.engine.torch_engine import TorchEngine
 from rlhf.metrics import read_metrics
 from rlhf.run import Run
 from rlhf.training import LoopConfig, train
-from rlhf.types import Mean, Stats
+from rlhf.types import Stats
+from tests.rlhf.toy_task import NUM_STEPS, TOKENS_PER_STEP, PowerCut, Toy
 from tests.tiny_models import random_tokens, small_language_model
 
-NUM_STEPS, TOKENS_PER_STEP = 10, 2 * 3 * 7
 OPTIM = OptimConfig(lr=1e-2)
 TIMING = "tokens_per_second"
-
-
-class PowerCut(Exception):
-    """The machine stops."""
-
-
-@dataclass(frozen=True)
-class Toy:
-    """Next-token prediction on random ids: two micro-batches of 3 × 7 tokens per step."""
-
-    num_steps: int = NUM_STEPS
-    stop_before: int = NUM_STEPS
-
-    def build(self) -> nn.Module:
-        return small_language_model()
-
-    def micro_batches(self, step: int, rank: int, world_size: int) -> Sequence[Tensor]:
-        assert (rank, world_size) == (0, 1)
-        if step == self.stop_before:
-            raise PowerCut
-        return list(random_tokens(2, 3, 7, seed=step))
-
-    def loss(self, module: nn.Module, batch: Tensor) -> tuple[Tensor, Stats]:
-        mask = torch.ones_like(batch, dtype=torch.bool)
-        mask[:, 0] = False
-        total = -module(batch, mask).logprobs.sum()
-        stats = {"loss": Mean(float(total.detach()), 18), "tokens": Mean(21, 0)}
-        return total / 36, stats
-
-    def evaluate(self, module: nn.Module, rank: int, world_size: int) -> Stats:
-        assert not torch.is_grad_enabled()
-        loss, _ = self.loss(module, random_tokens(3, 7, seed=1000))
-        return {"validation/loss": Mean(float(loss), 1)}
-
-    def save(self, module: nn.Module, weights: dict[str, Tensor], directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file(weights, directory / "model.safetensors")
 
 
 @pytest.fixture

@@ -1,0 +1,35 @@
+"""Where workers run: settings that cannot be, and cores shared out."""
+
+import os
+from typing import Any
+
+import pytest
+
+from data.errors import ConfigError
+from rlhf.actors.placement import Placement
+
+THREADS = vars(Placement)["threads"].fget
+"""The property itself, which a fixture of these tests replaces by one thread."""
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"workers": 0}, "workers is 0; it must be 1 or more"),
+        ({"workers": 2, "ray": False}, "workers is 2; without Ray there is exactly one"),
+        ({"timeout": 0.0}, r"timeout is 0\.0; it must be above 0 seconds"),
+    ],
+)
+def test_settings_that_cannot_be(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        Placement(**values)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"), [(16, 1, 16), (16, 3, 5), (2, 4, 1), (None, 2, 1)]
+)
+def test_cores_are_shared_out(
+    monkeypatch: pytest.MonkeyPatch, cores: int | None, workers: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert THREADS(Placement(workers=workers)) == threads

@@ -1,0 +1,109 @@
+"""Workers as Ray actors: the same results, and failures that say who, where and when."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from data.errors import DataError
+from rlhf.actors.group import WorkerError, start_workers
+from rlhf.actors.placement import Placement
+from rlhf.actors.ray_group import RayGroup
+from tests.rlhf.actors.players import Counter
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+TWO = Placement(workers=2, timeout=60)
+
+
+@pytest.fixture
+def pair() -> Iterator[RayGroup[Counter]]:
+    """Two workers that count from 5."""
+    with RayGroup(Counter, TWO, 5, name="counter") as group:
+        yield group
+
+
+def hurry(group: RayGroup[Counter], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group started at leisure; from now on it waits for three seconds only."""
+    monkeypatch.setattr(group, "_placement", Placement(workers=2, timeout=3.0))
+
+
+def test_calls_return_a_result_per_rank(pair: RayGroup[Counter]) -> None:
+    assert pair.size == 2
+    assert pair.broadcast(Counter.add, 2, times=3) == [11, 11]
+    assert pair.scatter(Counter.scaled, [[1, 2], [3]]) == [[11, 22], [33]]
+    assert pair.broadcast(Counter.add, 1) == [12, 12]  # they remember
+    with pytest.raises(ValueError, match="zip"):
+        pair.scatter(Counter.scaled, [[1]])
+
+
+def test_ranks_are_processes_joined_in_a_group(pair: RayGroup[Counter]) -> None:
+    places = pair.broadcast(Counter.place)
+    assert [place[:2] for place in places] == [(0, 2), (1, 2)]
+    assert len({os.getpid(), *(place[2] for place in places)}) == 3
+    assert pair.broadcast(Counter.total) == [10.0, 10.0]
+
+
+def test_one_worker_needs_no_process_group() -> None:
+    with start_workers(Counter, Placement(timeout=60), 3, name="counter") as group:
+        assert isinstance(group, RayGroup)
+        assert group.broadcast(Counter.add, 1) == [4]
+
+
+def test_the_next_group_takes_the_processes_over() -> None:
+    found = []
+    for start in (5, 7):
+        with RayGroup(Counter, TWO, start, name="counter") as group:
+            found.append([place[2] for place in group.broadcast(Counter.place)])
+            # nothing of the worker before is left, and the ranks still hear each other
+            assert group.broadcast(Counter.total) == [2.0 * start] * 2
+    assert found[0] == found[1]
+
+
+def test_groups_at_the_same_time_have_processes_of_their_own(pair: RayGroup[Counter]) -> None:
+    with RayGroup(Counter, TWO, 6, name="other") as other:
+        mine, theirs = ({p[2] for p in group.broadcast(Counter.place)} for group in (pair, other))
+        assert mine.isdisjoint(theirs)
+        assert other.broadcast(Counter.total) == [12.0, 12.0]
+
+
+def test_an_exception_names_role_rank_and_phase(pair: RayGroup[Counter]) -> None:
+    before = {place[2] for place in pair.broadcast(Counter.place)}
+    with pytest.raises(WorkerError, match=r"^counter rank 1 failed in 'fail': KeyError: 'broken'$"):
+        pair.broadcast(Counter.fail, 1)
+    pair.close()  # a second time does no harm
+    with RayGroup(Counter, TWO, 1, name="next") as group:  # not in the processes that failed
+        assert before.isdisjoint(place[2] for place in group.broadcast(Counter.place))
+
+
+def test_errors_for_the_user_come_as_they_are(pair: RayGroup[Counter]) -> None:
+    with pytest.raises(DataError, match=r"^the file is torn; restore it$"):
+        pair.broadcast(Counter.complain, 0)
+
+
+def test_a_constructor_that_fails() -> None:
+    reason = r"^counter rank [01] failed in 'start': ZeroDivisionError: too much$"
+    with pytest.raises(WorkerError, match=reason):
+        RayGroup(Counter, TWO, 2000, name="counter")
+
+
+def test_a_killed_worker_is_named_though_the_other_waits(pair: RayGroup[Counter]) -> None:
+    with pytest.raises(WorkerError, match=r"^counter rank 1 died in 'die'; it was killed or ran"):
+        pair.broadcast(Counter.die, 1)
+
+
+def test_a_late_worker_is_named(pair: RayGroup[Counter], monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(pair, monkeypatch)
+    expected = "^counter rank 1 did not finish 'sleep' within 3 s; raise its timeout"
+    with pytest.raises(WorkerError, match=expected):
+        pair.broadcast(Counter.sleep, 1, 1000.0)
+
+
+def test_a_process_that_died_while_idle() -> None:
+    with RayGroup(Counter, TWO, 5, name="counter") as group:
+        process = group.broadcast(Counter.place)[1][2]
+    os.kill(process, signal.SIGKILL)
+    time.sleep(1)
+    with RayGroup(Counter, TWO, 6, name="counter") as group:
+        assert group.broadcast(Counter.total) == [12.0, 12.0]
