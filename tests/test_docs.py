@@ -9,18 +9,31 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from data.schemas import Comparison, Demonstration, Prompt, Rating, arrow_schema
+from data.simulation.publish import WorldSize
+from policy.ghost_attention import GhostAttentionConfig
+from policy.ppo import PpoConfig
+from policy.pretrain import PretrainConfig
+from policy.rejection_sampling import RejectionSamplingConfig
+from policy.sft import SftConfig
+from reward.mixture import Mixture
+from reward.train import RewardConfig
 from rlhf.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
+CONFIGS = [
+    PretrainConfig, SftConfig, RewardConfig, Mixture, RejectionSamplingConfig, PpoConfig,
+    GhostAttentionConfig, WorldSize,
+]  # fmt: skip
 LONGEST_FIRST = sorted(COMMANDS, key=len, reverse=True)
 
 # Programs that are not ours. How to call them is their authors' business.
@@ -106,6 +119,7 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         except SystemExit as stopped:
             assert stopped.code == 0
         return
+    words = [word for word in words if word != "--print_config"]
     module = import_module(COMMANDS[name][0])
     parse = module.parse
 
@@ -173,6 +187,18 @@ def test_every_page_is_reached() -> None:
     }
     pages = sorted((ROOT / "docs").rglob("*.md"))
     assert [str(p.relative_to(ROOT)) for p in pages if p != overview and p not in linked] == []
+
+
+@pytest.mark.parametrize("config_type", CONFIGS, ids=lambda config_type: config_type.__name__)
+def test_documented_defaults_are_those_of_the_code(config_type: type[Any]) -> None:
+    """Tables `field | … | default` below a heading with the name of a config."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    table = pages.split(f"### {config_type.__name__}\n")[1].split("\n#")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| (\S+) \|$", table, re.MULTILINE)
+    assert rows
+    for field, shown in rows:
+        value = attrgetter(field)(config_type())
+        assert type(value)(shown) == value, field
 
 
 @pytest.mark.parametrize("row_type", [Comparison, Demonstration, Prompt, Rating])
