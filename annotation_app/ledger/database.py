@@ -97,6 +97,11 @@ class Database:
             yield connection
 
 
+def shown_place(place: str) -> str:
+    """A file as it is, a URL without its password: fit for a terminal."""
+    return make_url(place).render_as_string(hide_password=True) if "://" in place else place
+
+
 def _engine(place: str) -> Engine:
     url = _url(place)
     try:
@@ -105,12 +110,12 @@ def _engine(place: str) -> Engine:
         return create_engine(url, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"the ledger {_shown(url)} needs the driver {error.name!r}; pip install "
+            f"the ledger {shown_place(place)} needs the driver {error.name!r}; pip install "
             "'psycopg[binary]' and write postgresql+psycopg://…"
         ) from error
     except NoSuchModuleError as error:
         raise ConfigError(
-            f"the ledger {_shown(url)} is of no known kind; give a file, or postgresql+psycopg://…"
+            f"the ledger {shown_place(place)} is of no known kind; give a file, or postgresql+psycopg://…"
         ) from error
 
 
@@ -151,12 +156,7 @@ def _may_pass(error: OperationalError) -> bool:
 
 def _unavailable(place: str, error: SQLAlchemyError) -> LedgerUnavailable:
     reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    shown = place if "://" not in place else _shown(make_url(place))
     return LedgerUnavailable(
-        f"the ledger {shown} did not take it ({reason}); nothing was stored; "
+        f"the ledger {shown_place(place)} did not take it ({reason}); nothing was stored; "
         "check its disk, permissions and server, then try again"
     )
-
-
-def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)

@@ -95,6 +95,7 @@ def _prepare(config: AnnotateConfig) -> None:
 
 def _become_server(config: AnnotateConfig) -> None:
     import annotation_app
+    from annotation_app.ledger.database import shown_place
     from annotation_app.settings import AppSettings
 
     settings = AppSettings(ledger=_absolute(config.ledger), publish_to=str(config.publish_to))
@@ -103,16 +104,9 @@ def _become_server(config: AnnotateConfig) -> None:
     words = [sys.executable, "-m", "streamlit", "run", str(page)]
     words += [f"--{name}={value}" for name, value in options.items()]
     print(f"annotation app: http://{HOST}:{config.port}  (this machine only; Ctrl-C ends it)")
-    print(f"ledger: {_shown(config.ledger)}   dataset: {config.publish_to}", flush=True)
+    print(f"ledger: {shown_place(config.ledger)}   dataset: {config.publish_to}", flush=True)
     os.execve(sys.executable, words, dict(os.environ) | settings.to_environment())
 
 
 def _absolute(ledger: str) -> str:
     return ledger if "://" in ledger else str(Path(ledger).expanduser().absolute())
-
-
-def _shown(ledger: str) -> str:
-    """Without a password."""
-    from sqlalchemy import make_url
-
-    return make_url(ledger).render_as_string() if "://" in ledger else ledger
