@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from rlhf.actors.group import WorkerError
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Enough for what stages pass around on one machine; it is memory only once it is used."""
+
+SECONDS_TO_REACH = 10.0
 
 
 @contextmanager
@@ -29,6 +32,7 @@ def ray_session() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            _check_listens(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             _start_local()
@@ -47,6 +51,14 @@ def ray_session() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Fails within seconds where nobody listens; Ray itself would try for many minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        with socket.create_connection((host, int(port)), timeout=SECONDS_TO_REACH):
+            pass
 
 
 def _start_local() -> None:

@@ -108,7 +108,7 @@ def accuracy_views(
         if not columns:
             continue
         title = f"Accuracy on {domain} comparisons of the test split, % [95 % interval]"
-        view = Table(title=title, box=SIMPLE_HEAD)
+        view = Table(title=title, box=SIMPLE_HEAD, min_width=len(title))
         view.add_column("")
         for column in columns:
             view.add_column(column.removesuffix("_better").replace("_", " "), justify="right")
