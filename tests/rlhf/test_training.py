@@ -81,8 +81,11 @@ def test_the_loop_is_the_steps_one_after_another(run: Run) -> None:
 
 
 def test_validation_comes_when_it_is_due_and_at_the_end(run: Run) -> None:
-    figures = go(run, LoopConfig(log_every=2, evaluate_every=4))
-    found = {line["step"]: line["validation/loss"] for line in lines_of(run) if len(line) > 5}
+    figures = go(run, LoopConfig(log_every=3, evaluate_every=4, checkpoint_every=5))
+    lines = lines_of(run)
+    # multiples of 3, 4 and 5, wherever the step before stood
+    assert [line["step"] for line in lines] == [3, 4, 5, 6, 8, 9, 10]
+    found = {m["step"]: m["validation/loss"] for m in lines if "validation/loss" in m}
     assert list(found) == [4, 8, 10]
     assert figures["validation/loss"] == found[10]
     module = small_language_model()
