@@ -7,7 +7,6 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
 
 # Typed strictly: what other packages and other people's code rely on. To mypy, calling a module of
-# Only what calls of torch modules return goes unchecked: torch itself types it as Any.
 # torch gives Any, so returning Any is allowed.
 STRICT := data/*.py reward/losses.py reward/combine.py policy/ppo_math.py rlhf/types.py \
 	rlhf/generation/sampling.py rlhf/generation/batching.py rlhf/model/*.py
