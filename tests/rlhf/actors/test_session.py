@@ -1,5 +1,7 @@
 """One Ray per command: taken over where it runs, ended where it was begun, explained where not."""
 
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import ray
 
 from rlhf.actors.group import WorkerError
 from rlhf.actors.session import ray_session
+from rlhf.engine.distributed import free_address
 
 
 @pytest.mark.ray
@@ -55,16 +58,25 @@ def test_a_local_ray_stays_on_this_machine_and_ends_with_the_block(
     assert "address" not in init.settings
 
 
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """The address of something that accepts connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
 def test_a_submitted_job_joins_its_cluster(
-    monkeypatch: pytest.MonkeyPatch, no_ray: list[str]
+    monkeypatch: pytest.MonkeyPatch, no_ray: list[str], listening: str
 ) -> None:
     init = Init()
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
-    with ray_session():
-        pass
-    assert init.settings["address"] == "10.0.0.7:6379"
-    assert "num_cpus" not in init.settings  # the cluster knows what it has
+    for address in (listening, f"ray://{listening}", "auto"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with ray_session():
+            pass
+        assert init.settings["address"] == address
+        assert "num_cpus" not in init.settings  # the cluster knows what it has
+    assert len(no_ray) == 3
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -73,10 +85,22 @@ def test_why_ray_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "^Ray cannot start: no space left; check memory, /tmp and the ports$"
     with pytest.raises(WorkerError, match=reason), ray_session():
         pass
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
-    monkeypatch.setattr(ray, "init", Init(ConnectionError("timed out")))
-    reason = (
-        r"^the cluster at RAY_ADDRESS=10\.0\.0\.7:6379 cannot be reached: timed out; unset it to "
-    )
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_why_a_cluster_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", listening)
+    monkeypatch.setattr(ray, "init", Init(ConnectionError("another version")))
+    reason = f"^the cluster at RAY_ADDRESS={listening} cannot be reached: another version; unset it"
     with pytest.raises(WorkerError, match=reason), ray_session():
         pass
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_nobody_listens_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    init = Init()
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_address().rpartition(':')[2]}")
+    with pytest.raises(WorkerError, match=r"cannot be reached: .*refused; unset it"), ray_session():
+        pass
+    assert not init.settings  # Ray itself, which would try for minutes, is not asked
