@@ -86,5 +86,5 @@ def test_the_best_become_demonstrations(prompts: PromptSet) -> None:
 
 
 def test_one_sample_at_least() -> None:
-    with pytest.raises(ConfigError, match="samples_per_prompt is 0; it must be 1 or more"):
+    with pytest.raises(ConfigError, match="samples_per_prompt is 0; it must be above 0"):
         RejectionSamplingConfig(samples_per_prompt=0)

@@ -260,7 +260,7 @@ def test_long_dialogues_keep_the_end_and_the_response(make_comparison: Make) -> 
 def test_config_errors() -> None:
     with pytest.raises(ConfigError, match=r"safety_coef is -1\.0; it must be 0 or more"):
         RewardConfig(safety_coef=-1.0)
-    with pytest.raises(ConfigError, match="micro_batch_pairs must be 1 or more"):
+    with pytest.raises(ConfigError, match="micro_batch_pairs is 0; it must be above 0"):
         RewardConfig(micro_batch_pairs=0)
 
 
