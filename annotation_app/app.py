@@ -1,11 +1,15 @@
-"""The entry that `rlhf annotate` starts: one script run per click."""
+"""The entry that `rlhf annotate` starts: one script run per click.
+
+The pages are in `screens`, not in `pages`: a folder of that name beside the entry is served by
+Streamlit itself, without this file, to a browser that finds its way back after a restart.
+"""
 
 import streamlit as st
 
 from annotation_app.ledger.database import Database
-from annotation_app.pages import compare, manage, recent
-from annotation_app.pages.showing import apply_style
-from annotation_app.session import Session
+from annotation_app.screens import compare, manage, recent
+from annotation_app.screens.showing import apply_style
+from annotation_app.session import Desk, Session
 from annotation_app.settings import LOCAL_PERSON, AppSettings
 from data.errors import UserError
 
@@ -18,7 +22,10 @@ def _open(place: str) -> Database:
 def open_session(settings: AppSettings) -> Session:
     """The person at this screen; one ledger connection serves all of them."""
     return Session(
-        database=_open(settings.ledger), person_id=LOCAL_PERSON, dataset=settings.dataset
+        database=_open(settings.ledger),
+        person_id=LOCAL_PERSON,
+        dataset=settings.dataset,
+        desk=st.session_state.setdefault("desk", Desk()),
     )
 
 

@@ -6,6 +6,33 @@ from pathlib import Path
 from annotation_app.ledger.database import Database
 
 
+@dataclass
+class Desk:
+    """What one browser tab remembers from click to click; a reload begins with a new one.
+
+    A plain object: whatever touches `st.session_state` or `st.*` may be interrupted by the next
+    click, and then what was just saved would go unsaid.
+    """
+
+    editing: str | None = None
+    """The assignment that is being edited."""
+    previous: str | None = None
+    """The assignment that was submitted last."""
+    said: str = ""
+    """The last acknowledgement."""
+    announced: bool = True
+    """Whether it was shown as a toast too."""
+    item: str = ""
+    """The assignment and revision on the screen."""
+    seconds: float = 0.0
+    """Active time at it so far."""
+    last_action: float = 0.0
+
+    def say(self, words: str) -> None:
+        """To be shown in the next run."""
+        self.said, self.announced = words, False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """What every page is given."""
@@ -14,3 +41,4 @@ class Session:
     person_id: str
     dataset: Path
     """Where comparisons are published."""
+    desk: Desk

@@ -63,15 +63,17 @@ def plan_parts(database: Database, manager_id: str) -> list[PlannedPart]:
         NotAllowed: not by a manager.
     """
 
-    def change(connection: Connection) -> list[PlannedPart]:
+    def change(connection: Connection) -> None:
         allow(connection, manager_id, "manager")
-        planned = connection.execute(select(func.max(publications.c.last))).scalar() or 0
-        newest = connection.execute(select(func.max(submissions.c.sequence))).scalar() or 0
+        planned, newest = _ends(connection)
         for first in range(planned + 1, newest + 1, ROWS_PER_PART):
             last = min(first + ROWS_PER_PART - 1, newest)
             now = database.clock()
             connection.execute(insert(publications).values(first=first, last=last, created_at=now))
             record(connection, now, manager_id, "plan part", f"{first}-{last}")
+
+    def query(connection: Connection) -> list[PlannedPart]:
+        allow(connection, manager_id, "manager")
         ledger_id = connection.execute(select(version.c.ledger_id)).scalar_one()
         rows = connection.execute(select(publications).order_by(publications.c.first))
         return [
@@ -83,7 +85,10 @@ def plan_parts(database: Database, manager_id: str) -> list[PlannedPart]:
             for row in rows
         ]
 
-    return database.write(change)
+    planned, newest = database.read(_ends)
+    if newest > planned:  # else annotators need not wait for a writer
+        database.write(change)
+    return database.read(query)
 
 
 def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Submitted]:
@@ -116,6 +121,13 @@ def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Su
         return [_submitted(row) for row in rows]
 
     return database.read(query)
+
+
+def _ends(connection: Connection) -> tuple[int, int]:
+    """The last submission that is planned, and the last one that there is."""
+    planned = connection.execute(select(func.max(publications.c.last))).scalar() or 0
+    newest = connection.execute(select(func.max(submissions.c.sequence))).scalar() or 0
+    return planned, newest
 
 
 def _submitted(row: Any) -> Submitted:

@@ -88,7 +88,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
                 folder.chmod(folder.stat().st_mode | 0o011)
         shutil.chown(directory, "postgres")
         owner |= {"user": "postgres", "group": "postgres", "extra_groups": []}
-    data, port = directory / "data", _free_port()
+    data, port = directory / "data", free_port()
 
     def run(program: str, *words: object) -> None:
         command = [str(programs / program), *map(str, words)]
@@ -141,7 +141,7 @@ def _postgresql_programs() -> Path:
     pytest.skip("no PostgreSQL server here; apt-get install postgresql")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

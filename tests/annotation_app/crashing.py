@@ -1,6 +1,7 @@
 """What the processes do that tests kill; light to import, because each of them starts anew."""
 
 import multiprocessing
+import time
 from pathlib import Path
 
 from annotation_app.judgement import Judgement
@@ -21,7 +22,9 @@ def write_until_killed(place: str, person: str, batch: str, log: Path) -> None:
     with log.open("ab", buffering=0) as stream:
         while True:
             view = work.next_assignment(database, person, batch)
-            assert view is not None
+            if view is None:  # everything is done: wait for the end
+                time.sleep(0.01)
+                continue
             work.submit(database, person, view.assignment_id, 0, SAID)
             stream.write(f"{view.assignment_id}\n".encode())
 
@@ -30,6 +33,7 @@ def publish_until_killed(place: str, manager: str, directory: Path) -> None:
     database = Database(place)
     while True:
         publish(database, manager, directory)
+        time.sleep(0.01)
 
 
 def submit_often(place: str, person: str, assignment_id: str) -> None:

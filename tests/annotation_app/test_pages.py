@@ -44,7 +44,7 @@ def start(ledger: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         from annotation_app.settings import AppSettings
 
         session = open_session(AppSettings.from_environment())
-        import_module(f"annotation_app.pages.{page}").page(session)
+        import_module(f"annotation_app.screens.{page}").page(session)
 
     def started(page: str) -> AppTest:
         return checked(AppTest.from_function(draw, args=(page,), default_timeout=20).run())

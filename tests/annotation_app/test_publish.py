@@ -6,8 +6,9 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -202,35 +203,48 @@ def test_a_crash_at_every_step(
     assert crashes == 8  # 2 + (fsync, rename, fsync of the folder) of the file and the manifest
 
 
+def kill_in_the_middle(
+    running: Sequence[BaseProcess], under_way: Callable[[], bool], rng: random.Random
+) -> None:
+    """Starts all, and kills them at random moments once their work is under way."""
+    try:
+        for process in running:
+            process.start()
+        wait_until(under_way, seconds=60)
+        time.sleep(rng.uniform(0, 0.1))
+    finally:
+        for process in rng.sample(running, len(running)):
+            process.kill()
+        for process in running:
+            process.join(20)
+    assert [process.exitcode for process in running] == [-9] * 4  # none had failed by itself
+
+
 def crash_rounds(database: Database, directory: Path, rounds: int) -> tuple[int, int]:
     """Two writers and two publishers killed at random moments; returns (acknowledged, stored)."""
     rng = random.Random(0)
     out = directory / "out"
-    queue.create_batch(
-        database, MANAGER, "many", [item(n) for n in range(300 * rounds)], domain="helpfulness"
-    )
+    items = [item(n) for n in range(2000)]
     logs = {person: directory / person for person in ("ann", "ben")}
     for log in logs.values():
         log.touch()
-    for _ in range(rounds):
+    for number in range(rounds):
+        batch = f"round-{number}"
+        queue.create_batch(database, MANAGER, batch, items, domain="helpfulness")
         before = {log: log.stat().st_size for log in logs.values()}
         running = [
-            processes.Process(target=write_until_killed, args=(database.place, who, "many", log))
+            processes.Process(target=write_until_killed, args=(database.place, who, batch, log))
             for who, log in logs.items()
         ]
         running += [
             processes.Process(target=publish_until_killed, args=(database.place, MANAGER, out))
             for _ in range(2)
         ]
-        for process in running:
-            process.start()
-        wait_until(lambda before=before: all(log.stat().st_size > n for log, n in before.items()))
-        time.sleep(rng.uniform(0, 0.1))
-        for process in rng.sample(running, len(running)):
-            process.kill()
-        for process in running:
-            process.join(20)
-        assert [process.exitcode for process in running] == [-9] * 4  # none had failed by itself
+        kill_in_the_middle(
+            running,
+            lambda before=before: all(log.stat().st_size > n for log, n in before.items()),
+            rng,
+        )
     publish(database, MANAGER, out)
     acknowledged = "".join(log.read_text() for log in logs.values()).split()
     stored = [d.assignment_id for who in logs for d in history.recent(database, who, 10**6)]
@@ -263,6 +277,7 @@ def test_the_same_click_from_four_processes_is_stored_once(database: Database) -
         process.start()
     for process in clicking:
         process.join(60)
+        process.kill()
     assert [process.exitcode for process in clicking] == [0] * 4
     assert len(history.recent(database, "ann")) == 1
     assert len(oversight.judged(database, MANAGER)) == 1

@@ -8,9 +8,9 @@ import streamlit as st
 
 from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.oversight import Flagged, Judged
-from annotation_app.pages.showing import show_dialogue, show_pair, show_text
 from annotation_app.publish import publish
 from annotation_app.quality import agreement, strength_shares, summarise_annotators
+from annotation_app.screens.showing import show_dialogue, show_pair, show_text
 from annotation_app.session import Session
 from data.agreement import Agreement
 

@@ -12,7 +12,7 @@ from annotation_app.guidelines import GUIDELINES
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
 from annotation_app.ledger import history, queue, work
 from annotation_app.ledger.rows import Progress, Receipt, View
-from annotation_app.pages.showing import show_dialogue, show_pair
+from annotation_app.screens.showing import show_dialogue, show_pair
 from annotation_app.session import Session
 from data.errors import UserError
 from data.schemas import STRENGTHS, Strength
@@ -55,7 +55,7 @@ def page(session: Session) -> None:
     view = _view(session, batch)
     if view is None:
         st.success("You have done everything in this batch. Thank you!")
-        _say_saved(batch)
+        _acknowledge(session, batch)
         return
     _compare(session, batch, view)
 
@@ -78,9 +78,8 @@ def _choose_batch(batches: list[Progress]) -> Progress | None:
 
 
 def _view(session: Session, batch: Progress) -> View | None:
-    editing = st.session_state.get("editing")
-    if editing is not None:
-        return history.open_for_edit(session.database, session.person_id, editing)
+    if session.desk.editing is not None:
+        return history.open_for_edit(session.database, session.person_id, session.desk.editing)
     return work.next_assignment(session.database, session.person_id, batch.batch_id)
 
 
@@ -97,23 +96,23 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
     show_pair(view.response_a, view.response_b, raw=raw, key=key)
     comment, flag = _remarks(key, view.judgement)
     with st.container(key="actions", gap="xsmall"):
+        status = st.container(horizontal=True, gap="small")
         choice = _choose(key, view.judgement)
         safety = _choose_safety(key, view.judgement) if view.domain == "safety" else None
         problem = _problem(view, choice, safety)
-        row = st.container(horizontal=True, vertical_alignment="center")
-        submitted = row.button(
-            "Submit",
-            key=f"submit-{key}",
-            type="primary",
-            shortcut="S",
-            disabled=bool(problem),
-            icon=":material/check:",
-        )
-        with row:
+        with status:
+            st.caption(f"To submit: {problem}." if problem else _chosen_words(choice, safety))
+            _acknowledge(session, batch)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            submitted = st.button(
+                "Submit",
+                key=f"submit-{key}",
+                type="primary",
+                shortcut="S",
+                disabled=bool(problem),
+                icon=":material/check:",
+            )
             _other_actions(session, view, key)
-        with row:
-            _say_saved(batch)
-            st.caption(f"To submit: {problem}." if problem else "")
     if submitted and choice is not None:
         judgement = Judgement(
             side=choice[0],
@@ -127,13 +126,10 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
 
 
 def _choose(key: str, previous: Judgement | None) -> Choice | None:
-    """Eight buttons, one gesture; the chosen one is marked by a sign and not by colour alone."""
+    """Eight buttons, one gesture: which response, and how much better it is."""
     state = f"choice-{key}"
     if previous is not None:
         st.session_state.setdefault(state, (previous.side, previous.strength))
-    for side, strength in CHOICES:
-        if st.session_state.get(f"{side}-{strength}-{key}"):  # pressed: the cause of this run
-            st.session_state[state] = (side, strength)
     chosen: Choice | None = st.session_state.get(state)
     for column, side in zip(st.columns(2), SIDES, strict=True):
         with column.container(horizontal=True, gap="xsmall", key=f"choices-{side}"):
@@ -141,7 +137,8 @@ def _choose(key: str, previous: Judgement | None) -> Choice | None:
                 if choice[0] == side:
                     words = f"{side} {choice[1].replace('_better', '').replace('_', ' ')}"
                     name = f"{side}-{choice[1]}-{key}"
-                    _option(words, name, str(number), chosen=chosen == choice)
+                    if _option(words, name, str(number), chosen=chosen == choice):
+                        _take(state, choice)
     return chosen
 
 
@@ -149,25 +146,29 @@ def _choose_safety(key: str, previous: Judgement | None) -> Safety | None:
     state = f"safety-{key}"
     if previous is not None:
         st.session_state.setdefault(state, previous.safety)
-    for safety in SAFETY_KEYS:
-        if st.session_state.get(f"{safety}-{key}"):
-            st.session_state[state] = safety
     chosen: Safety | None = st.session_state.get(state)
     with st.container(horizontal=True, gap="xsmall", key="safety"):
         for safety, (words, letter) in SAFETY_KEYS.items():
-            _option(words, f"{safety}-{key}", letter, chosen=chosen == safety)
+            if _option(words, f"{safety}-{key}", letter, chosen=chosen == safety):
+                _take(state, safety)
     return chosen
 
 
-def _option(words: str, name: str, shortcut: str, *, chosen: bool) -> None:
+def _option(words: str, name: str, shortcut: str, *, chosen: bool) -> bool:
     """A button that reads as a choice: the sign before the words says which one is taken."""
-    st.button(
+    return st.button(
         words,
         key=name,
         shortcut=shortcut,
         type="primary" if chosen else "secondary",
         icon=f":material/radio_button_{'' if chosen else 'un'}checked:",
     )
+
+
+def _take(state: str, value: Choice | Safety) -> None:
+    """Draws anew: by the button's return value, the one thing that survives a restart."""
+    st.session_state[state] = value
+    st.rerun()
 
 
 def _remarks(key: str, previous: Judgement | None) -> tuple[str, str]:
@@ -192,26 +193,37 @@ def _problem(view: View, choice: Choice | None, safety: Safety | None) -> str:
     return safety_problem(choice[0], safety) if view.domain == "safety" else ""
 
 
+def _chosen_words(choice: Choice | None, safety: Safety | None) -> str:
+    """The choice in words: screen readers do not read the signs on the buttons."""
+    words = f"{choice[0]} {choice[1].replace('_', ' ')}" if choice else ""
+    return f"Ready to submit: {words}" + (f", {SAFETY_KEYS[safety][0]}." if safety else ".")
+
+
 def _other_actions(session: Session, view: View, key: str) -> None:
     if view.judgement is not None:
         if st.button("Cancel the edit", key=f"cancel-{key}", shortcut="X"):
-            del st.session_state["editing"]
+            session.desk.editing = None
             st.rerun()
         return
     with st.popover("Skip", icon=":material/skip_next:"):
         reason = st.selectbox("Why?", SKIP_REASONS, key=f"reason-{key}")
         if st.button("Skip this item", key=f"skip-{key}"):
             work.skip(session.database, session.person_id, view.assignment_id, reason)
-            st.session_state["said"] = "Skipped"
+            session.desk.say("Skipped")
             st.rerun()
-    previous = st.session_state.get("previous")
+    previous = session.desk.previous
     if st.button("Edit previous", key=f"back-{key}", shortcut="Z", disabled=previous is None):
-        st.session_state["editing"] = previous
+        session.desk.editing = previous
         st.rerun()
 
 
 def _submit(session: Session, view: View, judgement: Judgement) -> None:
-    """Saves, and says so only after the commit; a failure leaves everything on the screen."""
+    """Saves; a failure says so and leaves everything on the screen.
+
+    From the commit to the last line about it nothing of Streamlit is called: a second click would
+    interrupt there.
+    """
+    desk = session.desk
     try:
         receipt = work.submit(
             session.database, session.person_id, view.assignment_id, view.revision, judgement
@@ -219,10 +231,8 @@ def _submit(session: Session, view: View, judgement: Judgement) -> None:
     except UserError as error:
         st.error(f"Not saved: {error}")
         return
-    st.session_state["previous"] = receipt.assignment_id
-    st.session_state["said"] = _words(receipt)
-    st.session_state.pop("editing", None)
-    st.toast(_words(receipt), icon=":material/check:")
+    desk.previous, desk.editing = receipt.assignment_id, None
+    desk.say(_words(receipt))
     st.rerun()
 
 
@@ -231,17 +241,22 @@ def _words(receipt: Receipt) -> str:
     return _OUTCOMES[receipt.outcome] + late
 
 
-def _say_saved(batch: Progress) -> None:
-    """The last acknowledgement stays in sight, for those who missed the toast."""
-    said = st.session_state.get("said")
-    if said:
-        st.caption(f":material/check: {said} · {batch.submitted:,} in this batch")
+def _acknowledge(session: Session, batch: Progress) -> None:
+    """As a toast, and in a line that stays in sight for those who missed it."""
+    desk = session.desk
+    if desk.said:
+        st.caption(f":material/check: {desk.said} · {batch.submitted:,} in this batch")
+    if not desk.announced:
+        st.toast(desk.said, icon=":material/check:")
+        desk.announced = True
 
 
 def _seconds(session: Session, key: str) -> float:
     """Active time at this item so far; a reload begins anew."""
-    now = session.database.clock()
-    item, so_far, last = st.session_state.get("pace", (None, 0.0, now))
-    so_far = active_seconds(so_far, last, now) if item == key else 0.0
-    st.session_state["pace"] = (key, so_far, now)
-    return so_far
+    desk, now = session.desk, session.database.clock()
+    if desk.item == key:
+        desk.seconds = active_seconds(desk.seconds, desk.last_action, now)
+    else:
+        desk.item, desk.seconds = key, 0.0
+    desk.last_action = now
+    return desk.seconds

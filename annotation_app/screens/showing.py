@@ -13,8 +13,12 @@ _STYLE = """
   overflow-wrap: anywhere; }
 .st-key-actions { padding: 0.75rem 0; border-top: 1px solid #8888; }
 @media (min-width: 641px) {
+  /* Always at the bottom of the window, so that a second click meets the same button. */
+  .stMainBlockContainer > .stVerticalBlock:has(.st-key-actions) {
+    min-height: calc(100vh - 3.6rem); }
+  .stMainBlockContainer:has(.st-key-actions) { padding-bottom: 0; }
   [data-testid="stLayoutWrapper"]:has(> .st-key-actions) { position: sticky; bottom: 0;
-    z-index: 10; background: var(--st-background-color, Canvas); }
+    margin-top: auto; z-index: 10; background: var(--st-background-color, Canvas); }
 }
 .stMainBlockContainer { padding-top: 3.5rem; padding-bottom: 2rem; max-width: 84rem; }
 .stMainBlockContainer h1 { font-size: 1.6rem; padding: 0.5rem 0; }

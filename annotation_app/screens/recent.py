@@ -17,10 +17,10 @@ def page(session: Session) -> None:
     if not latest:
         st.info("Nothing yet. What you submit appears here, and you can edit it.")
     for done in latest:
-        _row(done)
+        _row(session, done)
 
 
-def _row(done: Done) -> None:
+def _row(session: Session, done: Done) -> None:
     said = done.judgement
     words = [f"{said.side} {said.strength.replace('_', ' ')}"]
     words += [said.safety.replace("_", " ")] if said.safety else []
@@ -31,5 +31,5 @@ def _row(done: Done) -> None:
         st.text(visible(done.question)[:200])
         st.caption(" · ".join([*words, done.batch_id, when]))
         if st.button("Edit", key=f"edit-{done.assignment_id}"):
-            st.session_state["editing"] = done.assignment_id
+            session.desk.editing = done.assignment_id
             st.switch_page(st.session_state["compare_page"])
