@@ -32,4 +32,11 @@ class Placement:
     @property
     def threads(self) -> int:
         """Cores of this machine shared out among the workers."""
-        return max(1, (os.cpu_count() or 1) // self.workers)
+        return max(1, usable_cores() // self.workers)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a container or a batch system can limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

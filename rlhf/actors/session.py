@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import ray
 
 from rlhf.actors.group import WorkerError
+from rlhf.actors.placement import usable_cores
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Enough for what stages pass around on one machine; it is memory only once it is used."""
@@ -64,7 +65,7 @@ def _check_listens(address: str) -> None:
 def _start_local() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
-        num_cpus=os.cpu_count(),
+        num_cpus=usable_cores(),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from data.errors import ConfigError
+from rlhf.actors import placement
 from rlhf.actors.placement import Placement
 
 THREADS = vars(Placement)["threads"].fget
@@ -25,11 +26,20 @@ def test_settings_that_cannot_be(values: dict[str, Any], reason: str) -> None:
         Placement(**values)
 
 
-@pytest.mark.parametrize(
-    ("cores", "workers", "threads"), [(16, 1, 16), (16, 3, 5), (2, 4, 1), (None, 2, 1)]
-)
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(16, 1, 16), (16, 3, 5), (2, 4, 1)])
 def test_cores_are_shared_out(
-    monkeypatch: pytest.MonkeyPatch, cores: int | None, workers: int, threads: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, threads: int
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(placement, "usable_cores", lambda: cores)
     assert THREADS(Placement(workers=workers)) == threads
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert placement.usable_cores() == 3
+
+
+def test_cores_where_no_system_call_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert placement.usable_cores() == 1
