@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pandas as pd
 import streamlit as st
 
+from annotation_app.importing import read_items
 from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.oversight import Flagged, Judged
 from annotation_app.publish import publish
@@ -13,6 +14,7 @@ from annotation_app.quality import agreement, strength_shares, summarise_annotat
 from annotation_app.screens.showing import show_dialogue, show_pair, show_text
 from annotation_app.session import Session
 from data.agreement import Agreement
+from data.schemas import DOMAINS
 
 
 def page(session: Session) -> None:
@@ -36,6 +38,32 @@ def _progress(session: Session, judged: list[Judged]) -> None:
         if st.button(label, key=f"open-{batch.batch_id}"):
             queue.set_open(session.database, session.person_id, batch.batch_id, not batch.open)
             st.rerun()
+    _new_batch(session)
+
+
+def _new_batch(session: Session) -> None:
+    with st.form("new batch", enter_to_submit=False):
+        st.subheader("Add a batch", anchor=False)
+        file = st.file_uploader(
+            "JSON lines or Parquet with the columns prompt, response_1 and response_2",
+            type=["jsonl", "parquet"],
+            key="queue",
+        )
+        left, middle, right = st.columns(3)
+        name = left.text_input("Name", key="batch name", help="An existing batch gets what is new")
+        domain = middle.selectbox("Guidelines", DOMAINS, key="batch domain")
+        overlap = right.number_input("People per item", 1, 100, key="batch overlap")
+        if not st.form_submit_button("Add") or file is None:
+            return
+    added = queue.create_batch(
+        session.database,
+        session.person_id,
+        name,
+        read_items(file.name, file.getvalue()),
+        domain=domain,
+        overlap=overlap,
+    )
+    st.success(f"Added {added:,} items to {name}.")
 
 
 def _quality(session: Session, judged: list[Judged]) -> None:

@@ -22,6 +22,12 @@ CHROMIUM = Path("/usr/bin/chromium")
 DONE = '[data-test-script-state="notRunning"]'
 
 
+def expect(locator: Any) -> Any:
+    from playwright.sync_api import expect
+
+    return expect(locator)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     pytest.importorskip("playwright", reason="no playwright; pip install 'rlhf[dev]'")
@@ -66,8 +72,9 @@ def open_app(page: Any, server: Server) -> None:
 
 
 def settled(page: Any) -> None:
-    submit_button(page).wait_for()  # the last part of the page
+    submit_button(page).first.wait_for()  # the last part of the page
     page.locator(DONE).wait_for()
+    expect(submit_button(page)).to_have_count(1)  # that of the item before is gone
 
 
 def choose(page: Any, key: str = "2") -> None:

@@ -195,3 +195,18 @@ def test_manage_is_for_managers(start: Start, ledger: Database) -> None:
     ledger.write(lambda connection: connection.execute(people.update().values(paused=True)))
     app = checked(AppTest.from_file(ENTRY, default_timeout=20).run())
     assert "is paused; ask a manager" in app.error[0].value
+
+
+def test_manage_adds_a_batch_from_a_file(start: Start, ledger: Database) -> None:
+    app = start("manage")
+    row = b'{"prompt": "How?", "response_1": "So.", "response_2": "Or so."}'
+    app.file_uploader(key="queue").upload("q.jsonl", row, "application/jsonl")
+    app.text_input(key="batch name").set_value("mine")
+    app.number_input(key="batch overlap").set_value(2)
+    press(app, "Add")
+    assert app.success[0].value == "Added 1 items to mine."
+    assert [(b.batch_id, b.items, b.overlap) for b in queue.progress(ledger, LOCAL_PERSON)][2] == (
+        "mine",
+        1,
+        2,
+    )
