@@ -27,7 +27,7 @@ class RayGroup(Closing, Generic[W]):
         shared = [ray.put(arg) for arg in args]  # once, however many workers read it
         calls = [
             host.occupy.remote(worker, self._seat(index), *shared)
-            for index, host in enumerate(self._hosts.actors)
+            for index, host in enumerate(self._actors)
         ]
         self._collect(calls, "start")
 
@@ -36,15 +36,14 @@ class RayGroup(Closing, Generic[W]):
     ) -> list[R]:
         """See `WorkerGroup`."""
         name = method.__name__
-        calls = [host.call.remote(name, *args, **kwargs) for host in self._hosts.actors]
+        calls = [host.call.remote(name, *args, **kwargs) for host in self._actors]
         return self._collect(calls, name)
 
     def scatter(self, method: Callable[[W, S], R], shards: Sequence[S]) -> list[R]:
         """See `WorkerGroup`."""
         name = method.__name__
         calls = [
-            host.call.remote(name, shard)
-            for host, shard in zip(self._hosts.actors, shards, strict=True)
+            host.call.remote(name, shard) for host, shard in zip(self._actors, shards, strict=True)
         ]
         return self._collect(calls, name)
 
@@ -57,6 +56,13 @@ class RayGroup(Closing, Generic[W]):
             self._hosts.kill()
         else:
             give_back(self._hosts, self._placement)
+
+    @property
+    def _actors(self) -> list[Any]:
+        """The hosts, as long as they hold the workers of this group and not those of another."""
+        if self._closed:
+            raise WorkerError(f"the {self._name} workers are closed; start new ones")
+        return self._hosts.actors
 
     def _seat(self, index: int) -> Seat:
         placement = self._placement
