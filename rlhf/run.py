@@ -152,10 +152,17 @@ def _check_same_run(directory: Path, title: str, config: Mapping[str, Any]) -> N
     there = {"command": text.partition("\n")[0]} | _flat(yaml.safe_load(text) or {})
     here = {"command": title} | _flat(config)
     for key in sorted({*there, *here}):
-        if key.partition(".")[0] not in MAY_CHANGE and there.get(key) != here.get(key):
+        if there.get(key) == here.get(key):
+            continue
+        if key.partition(".")[0] not in MAY_CHANGE:
             raise ConfigError(
                 f"{str(directory)!r} holds another run: its {key} is {there.get(key)!r}, "
                 f"yours is {here.get(key)!r}; choose another --out, or delete it to start anew"
+            )
+        if key == "placement.workers" and any(directory.glob("checkpoints/step-*/run.json")):
+            raise ConfigError(
+                f"the checkpoints in {str(directory)!r} are of {there.get(key)} workers, yours are "
+                f"{here.get(key)}; continue with as many, or delete its checkpoints/ to start anew"
             )
 
 

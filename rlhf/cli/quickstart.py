@@ -71,7 +71,7 @@ STAGES = {
     "ppo": "ppo --config {configs}/ppo.yaml --model {out}/rejection_sampling/model "
     "--rewards {out}/reward --prompts {out}/world/prompts --train.seed {seed}",
     "overoptimise": "ppo --config {configs}/overoptimise.yaml "
-    "--model {out}/rejection_sampling/model --rewards {out}/reward --prompts {out}/world/prompts "
+    "--model {out}/sft/model --rewards {out}/reward --prompts {out}/world/prompts "
     "--train.seed {seed}",
     "ghost_attention": "ghost-attention --config {configs}/ghost_attention.yaml "
     "--model {out}/ppo/model --dialogues {out}/world/dialogues "

@@ -1,7 +1,7 @@
 """`rlhf reward train`: the helpfulness and the safety reward model, and how good they are."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +154,17 @@ def _train_one(
     if run.finished:
         return 0.0
     pieces = Tokenizer.load(tokenizer)
+    train_config = config.train
+    if domain == "helpfulness":  # the auxiliary loss is the safety model's (section 3.2.2)
+        train_config = replace(train_config, safety_coef=0.0)
     mixed = mix(comparisons["train"], domain, config.mixture, seed=config.train.seed)
     held_out = [c for c in comparisons["validation"] if c.domain == domain]
     task = RewardTask(
         start=start,
         tokenizer=tokenizer,
-        train=encode_pairs(mixed, pieces, config.train),
-        validation=encode_pairs(held_out, pieces, config.train),
-        config=config.train,
+        train=encode_pairs(mixed, pieces, train_config),
+        validation=encode_pairs(held_out, pieces, train_config),
+        config=train_config,
     )
     figures = train(
         task,
