@@ -1,10 +1,12 @@
-"""Metrics of a run: one JSON line per step, and TensorBoard events where it is installed."""
+"""Metrics of a run: one JSON line per step, copied to the trackers that people use."""
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from rlhf.trackers import trackers
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -16,6 +18,7 @@ class MetricsLog:
         self._path = directory / METRICS_FILE
         kept = [m for m in read_metrics(directory) if m["step"] < first_step]
         self._path.write_text("".join(json.dumps(m) + "\n" for m in kept))
+        self._trackers = trackers(directory, first_step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One line. Numbers that JSON does not know (inf, nan) become null."""
@@ -24,6 +27,9 @@ class MetricsLog:
         }
         with self._path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for track in self._trackers:
+            track(step, finite)
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

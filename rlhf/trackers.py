@@ -1,0 +1,74 @@
+"""Copies of a run's metrics where people look at curves; metrics.jsonl stays the one that counts.
+
+TensorBoard events are written into the run directory wherever it is installed. Weights & Biases and
+MLflow receive metrics when their own variables ask for it: WANDB_PROJECT, MLFLOW_TRACKING_URI.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from data.errors import ConfigError
+
+Tracker = Callable[[int, Mapping[str, float]], None]
+"""Receives the finite metrics of a step."""
+
+
+def trackers(directory: Path, first_step: int) -> list[Tracker]:
+    """Those that are installed and wanted; steps from `first_step` on will be logged anew.
+
+    Raises:
+        ConfigError: a variable asks for one that is not installed.
+    """
+    found: list[Tracker] = []
+    if find_spec("tensorboard"):
+        found.append(_tensorboard(directory, first_step))
+    if os.environ.get("WANDB_PROJECT"):
+        _require("wandb", "WANDB_PROJECT")
+        found.append(_wandb(directory))
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        _require("mlflow", "MLFLOW_TRACKING_URI")
+        found.append(_mlflow(directory))
+    return found
+
+
+def _require(package: str, variable: str) -> None:
+    if find_spec(package) is None:
+        raise ConfigError(
+            f"{variable} is set, but {package} is not installed; "
+            f"pip install 'rlhf[{package}]', or unset it"
+        )
+
+
+def _tensorboard(directory: Path, first_step: int) -> Tracker:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(directory), purge_step=first_step)
+
+    def track(step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return track
+
+
+def _wandb(directory: Path) -> Tracker:
+    import wandb
+
+    run = wandb.init(dir=str(directory), name=str(directory), resume="allow", reinit="create_new")
+    return lambda step, values: run.log(dict(values), step=step)
+
+
+def _mlflow(directory: Path) -> Tracker:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    run = client.create_run(experiment_id="0", run_name=str(directory)).info.run_id
+
+    def track(step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            client.log_metric(run, name, value, step=step)
+
+    return track
