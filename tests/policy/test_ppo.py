@@ -259,3 +259,58 @@ def test_defaults_are_the_papers() -> None:
     optim = config.optim
     assert (optim.betas, optim.eps, optim.weight_decay) == ((0.9, 0.95), 1e-5, 0.1)
     assert (optim.clip_norm, optim.lr, optim.schedule) == (1.0, 1e-6, "constant")
+
+
+def test_every_iteration_has_its_own_randomness_and_both_roles_their_settings(
+    start_ppo: StartPpo,
+) -> None:
+    ppo = start_ppo(
+        "run",
+        sum_of_ids,
+        iterations=3,
+        seed=2,
+        epochs=2,
+        minibatch_size=8,
+        critic_optim=constant(5e-3),
+        clip_range=0.1,
+        value_clip_range=0.4,
+    )
+    ppo.train()
+    requests = [shards[0] for (shards,) in ppo.policy.arguments("generate")]
+    assert len({request.seed for request in requests}) == 3
+    for name, group, rate, clip in (
+        ("policy", ppo.policy, 1e-3, 0.1),
+        ("critic", ppo.critic, 5e-3, 0.4),
+    ):
+        specs = [spec for _, spec in group.arguments("update")]
+        assert len({spec.seed for spec in specs}) == 3, name
+        assert {(s.learning_rate, s.clip_range, s.epochs, s.minibatch_size) for s in specs} == {
+            (rate, clip, 2, 8)
+        }
+
+
+def test_a_run_that_dies_in_a_checkpoint_repeats_no_sample(
+    start_ppo: StartPpo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The samples of the fourth iteration are on disk before the checkpoint after it is.
+    settings = {"iterations": 5, "checkpoint_every": 2}
+    ppo = start_ppo("run", sum_of_ids, **settings)
+    save, calls = TorchEngine.save, []
+
+    def dies_the_second_time(engine: TorchEngine, directory: Path) -> None:
+        calls.append(directory)
+        if len(calls) == 4:  # policy and critic of the first checkpoint, policy of the second
+            raise KeyboardInterrupt
+        save(engine, directory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchEngine, "save", dies_the_second_time)
+        with pytest.raises(KeyboardInterrupt):
+            ppo.train()
+    path = ppo.run.directory / "samples.parquet"
+    assert max(sample["step"] for sample in read_samples(path)) == 3
+    start_ppo("run", sum_of_ids, **settings).train()
+    assert [sample["step"] for sample in read_samples(path)] == [
+        n for n in range(5) for _ in range(16)
+    ]
+    assert [line["step"] for line in metrics(ppo)] == [0, 1, 2, 3, 4]
