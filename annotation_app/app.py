@@ -26,6 +26,7 @@ def open_session(settings: AppSettings) -> Session:
         person_id=LOCAL_PERSON,
         dataset=settings.dataset,
         desk=st.session_state.setdefault("desk", Desk()),
+        endpoint=settings.endpoint,
     )
 
 

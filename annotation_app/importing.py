@@ -1,8 +1,9 @@
-"""Queues from files: Parquet or JSON lines with a prompt and two responses in each row.
+"""Queues from files: Parquet or JSON lines with an item in each row.
 
-prompt          a text, or a list of {role, content} that ends with the user's turn
-response_1, response_2
-model_1, model_2, temperature_1, temperature_2, source, name      optional
+    prompt                  a text, or a list of {role, content} that ends with the user's turn
+    response_1, response_2  or neither: then a connected endpoint is asked
+
+and optionally model_1, model_2, temperature_1, temperature_2, source and name.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ from annotation_app.ledger.rows import NewItem, Response, messages_json
 from data.errors import DataError
 from data.schemas import Message, messages_from
 
-REQUIRED = ("prompt", "response_1", "response_2")
 MAX_CHARACTERS = 1_000_000
 """Of one text: what is longer is no response, but a file in the wrong place."""
 
@@ -74,14 +74,10 @@ def _json_rows(name: str, content: bytes) -> Iterator[tuple[int, Mapping[str, An
 
 
 def _item(row: Mapping[str, Any], source: str) -> NewItem:
-    missing = [column for column in REQUIRED if row.get(column) is None]
-    if missing:
-        raise DataError(f"column {missing[0]!r} is missing; needed are {', '.join(REQUIRED)}")
-    prompt = _prompt(row["prompt"])
-    responses = (_response(row, 1), _response(row, 2))
-    if responses[0].text == responses[1].text:
-        raise DataError("both responses are the same; there is nothing to choose")
-    said = json.dumps([messages_json(prompt), *(r.text for r in responses)])
+    if row.get("prompt") is None:
+        raise DataError("column 'prompt' is missing; needed is one, and two responses if sampled")
+    prompt, responses = _prompt(row["prompt"]), _responses(row)
+    said = json.dumps([messages_json(prompt), *(r.text for r in responses or ())])
     name = row.get("name") or hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
     return NewItem(
         name=_text(name, "name"),
@@ -98,6 +94,18 @@ def _prompt(value: Any) -> tuple[Message, ...]:
     for message in messages:
         _text(message.content, "prompt")
     return messages
+
+
+def _responses(row: Mapping[str, Any]) -> tuple[Response, Response] | None:
+    given = [number for number in (1, 2) if row.get(f"response_{number}") is not None]
+    if not given:
+        return None
+    if len(given) == 1:
+        raise DataError(f"column 'response_{3 - given[0]}' is missing; give both or neither")
+    responses = (_response(row, 1), _response(row, 2))
+    if responses[0].text == responses[1].text:
+        raise DataError("both responses are the same; there is nothing to choose")
+    return responses
 
 
 def _response(row: Mapping[str, Any], number: int) -> Response:

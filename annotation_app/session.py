@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from annotation_app.ledger.database import Database
+from annotation_app.responders.endpoint import Endpoint
 
 
 @dataclass
@@ -42,3 +43,5 @@ class Session:
     dataset: Path
     """Where comparisons are published."""
     desk: Desk
+    endpoint: Endpoint | None = None
+    """Who answers what annotators write; None where no model is connected."""

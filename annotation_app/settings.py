@@ -5,6 +5,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from annotation_app.responders.endpoint import Endpoint
+
 VARIABLE = "RLHF_ANNOTATION_APP"
 LOCAL_PERSON = "local"
 """Who works in the app when it serves one person on their own machine."""
@@ -18,6 +20,8 @@ class AppSettings:
     """A file or a database URL."""
     publish_to: str
     """Directory of the dataset of comparisons."""
+    endpoint: Endpoint | None = None
+    """Who answers what annotators write."""
 
     @property
     def dataset(self) -> Path:
@@ -35,4 +39,9 @@ class AppSettings:
         Raises:
             KeyError: the app was started without `rlhf annotate`.
         """
-        return cls(**json.loads(os.environ[VARIABLE]))
+        values = json.loads(os.environ[VARIABLE])
+        endpoint = values["endpoint"]
+        if endpoint is not None:
+            pairs = {name: tuple(endpoint[name]) for name in ("models", "temperatures")}
+            endpoint = Endpoint(**endpoint | pairs)
+        return cls(**values | {"endpoint": endpoint})

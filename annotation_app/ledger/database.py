@@ -115,7 +115,8 @@ def _engine(place: str) -> Engine:
         ) from error
     except NoSuchModuleError as error:
         raise ConfigError(
-            f"the ledger {shown_place(place)} is of no known kind; give a file, or postgresql+psycopg://…"
+            f"the ledger {shown_place(place)} is of no known kind; give a file, or "
+            "postgresql+psycopg://…"
         ) from error
 
 

@@ -78,7 +78,8 @@ def own_assignment(connection: Connection, person_id: str, assignment_id: str) -
         NotAllowed: there is none, or it is somebody else's.
     """
     query = (
-        select(assignments, items.c.batch_id, batches.c.domain)
+        select(assignments, items.c.batch_id, items.c.prompt, items.c.responses)
+        .add_columns(batches.c.domain, batches.c.live_turns, batches.c.open.label("is_open"))
         .join(items, items.c.item_id == assignments.c.item_id)
         .join(batches, batches.c.batch_id == items.c.batch_id)
         .where(assignments.c.assignment_id == assignment_id)
@@ -133,14 +134,16 @@ def view_of(
         .where(assignments.c.assignment_id == assignment_id)
     )
     row = connection.execute(query).one()
-    responses = responses_of(row.responses)
+    texts = (
+        [response.text for response in responses_of(row.responses)] if row.responses else ["", ""]
+    )
     return View(
         assignment_id=assignment_id,
         batch_id=row.batch_id,
         domain=row.domain,
         prompt=messages_of(row.prompt),
-        response_a=responses[index_of("A", row.swapped)].text,
-        response_b=responses[index_of("B", row.swapped)].text,
+        response_a=texts[index_of("A", row.swapped)],
+        response_b=texts[index_of("B", row.swapped)],
         revision=revision,
         judgement=judgement,
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -23,26 +24,30 @@ def create_batch(
     *,
     domain: Domain,
     overlap: int = 1,
+    live_turns: int = 0,
 ) -> int:
     """Creates a batch, or adds to it the items that it does not have; returns how many it added.
 
     Args:
         overlap: how many different people compare each item; fixed when the batch is created.
+        live_turns: if not 0, annotators write the prompts, and a dialogue has up to so many turns.
 
     Raises:
         NotAllowed: not by a manager.
         DataError: a setting out of range, or the batch exists with other settings.
     """
-    if not _NAME.fullmatch(batch_id) or domain not in DOMAINS or not 1 <= overlap <= 100:
+    in_range = domain in DOMAINS and 1 <= overlap <= 100 and 0 <= live_turns <= 100
+    if not _NAME.fullmatch(batch_id) or not in_range:
         raise DataError(
-            f"batch {batch_id!r}, domain {domain!r}, overlap {overlap}; give a name of letters, "
-            f"digits, '.', '_' and '-', a domain ({' or '.join(DOMAINS)}) and an overlap from 1 to "
-            "100"
+            f"batch {batch_id!r}, domain {domain!r}, overlap {overlap}, turns {live_turns}; give a "
+            f"name of letters, digits, '.', '_' and '-', a domain ({' or '.join(DOMAINS)}), and an "
+            "overlap and turns up to 100"
         )
 
     def change(connection: Connection) -> int:
         allow(connection, manager_id, "manager")
-        _create_or_check(connection, database.clock(), batch_id, domain, overlap)
+        settings = {"domain": domain, "overlap": overlap, "live_turns": live_turns}
+        _create_or_check(connection, database.clock(), batch_id, settings)
         query = select(items.c.name).where(items.c.batch_id == batch_id)
         known = set(connection.execute(query).scalars())
         rows = {
@@ -51,7 +56,7 @@ def create_batch(
                 "name": item.name,
                 "source": item.source,
                 "prompt": messages_json(item.prompt),
-                "responses": responses_json(item.responses),
+                "responses": item.responses and responses_json(item.responses),
                 "places": overlap,
             }
             for item in new_items
@@ -104,6 +109,7 @@ def progress(database: Database, person_id: str) -> list[Progress]:
                 domain=row.domain,
                 open=row.open,
                 overlap=row.overlap,
+                live_turns=row.live_turns,
                 items=row.num_items,
                 submitted=row.num_submitted,
                 skipped=row.num_skipped,
@@ -115,16 +121,14 @@ def progress(database: Database, person_id: str) -> list[Progress]:
 
 
 def _create_or_check(
-    connection: Connection, at: float, batch_id: str, domain: Domain, overlap: int
+    connection: Connection, at: float, batch_id: str, settings: dict[str, Any]
 ) -> None:
     query = select(batches).where(batches.c.batch_id == batch_id)
     row = connection.execute(query).one_or_none()
     if row is None:
-        values = {"batch_id": batch_id, "domain": domain, "overlap": overlap, "open": True}
         counts = {"num_items": 0, "num_submitted": 0, "num_skipped": 0}
-        connection.execute(insert(batches).values(**values, **counts, created_at=at))
-    elif (row.domain, row.overlap) != (domain, overlap):
-        raise DataError(
-            f"batch {batch_id!r} exists with domain {row.domain} and overlap {row.overlap}; "
-            "choose another name"
-        )
+        values = {"batch_id": batch_id, "open": True, "created_at": at} | settings | counts
+        connection.execute(insert(batches).values(**values))
+    elif settings != {name: row._mapping[name] for name in settings}:
+        known = ", ".join(f"{name} {row._mapping[name]}" for name in settings)
+        raise DataError(f"batch {batch_id!r} exists with {known}; choose another name")

@@ -42,13 +42,14 @@ class NewItem:
     name: str
     """Unique within a batch: adding the same items again adds nothing."""
     prompt: tuple[Message, ...]
-    responses: tuple[Response, Response]
+    responses: tuple[Response, Response] | None
+    """None: sampled when somebody is given the item."""
     source: str
 
     def __post_init__(self) -> None:
         if not self.prompt or self.prompt[-1].role != "user":
             raise DataError(f"item {self.name!r} must end with the user's turn; mend its prompt")
-        if not all(r.text.strip() for r in self.responses):
+        if self.responses is not None and not all(r.text.strip() for r in self.responses):
             raise DataError(f"item {self.name!r} has an empty response; sample it again")
 
 
@@ -61,11 +62,17 @@ class View:
     domain: Domain
     prompt: tuple[Message, ...]
     response_a: str
+    """Empty while the responses are not sampled yet."""
     response_b: str
     revision: int = 0
     """The one that the next submission will be."""
     judgement: Judgement | None = None
     """Their own latest answer, when they edit it."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether there is something to compare."""
+        return bool(self.response_a)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,8 @@ class Progress:
     domain: Domain
     open: bool
     overlap: int
+    live_turns: int
+    """Turns of a dialogue whose prompts the annotators write; 0 for a queue of items."""
     items: int
     submitted: int
     skipped: int
@@ -119,6 +128,11 @@ def messages_of(stored: str) -> tuple[Message, ...]:
     return messages_from(
         [{"role": r, "content": c} for r, c in json.loads(stored)], column="prompt"
     )
+
+
+def reveals_model(responses: Sequence[Response]) -> bool:
+    """Whether a response says the name of its model, so that the comparison is not blind."""
+    return any(r.model and r.model.lower() in r.text.lower() for r in responses)
 
 
 def responses_json(responses: Sequence[Response]) -> str:

@@ -42,6 +42,8 @@ batches = Table(
     Column("domain", String, nullable=False),
     Column("overlap", Integer, nullable=False),
     Column("open", Boolean, nullable=False),
+    # Turns of a dialogue whose prompts the annotators write; 0 for a queue of items.
+    Column("live_turns", Integer, nullable=False),
     # Counted along in the transactions that change them: a dashboard need not scan millions.
     Column("num_items", Integer, nullable=False),
     Column("num_submitted", Integer, nullable=False),
@@ -57,8 +59,8 @@ items = Table(
     Column("name", String, nullable=False),
     Column("source", String, nullable=False),
     Column("prompt", Text, nullable=False),
-    # Two of {text, model, temperature}; their order here is never shown.
-    Column("responses", Text, nullable=False),
+    # Two of [text, model, temperature]; their order here is never shown. Null: not sampled yet.
+    Column("responses", Text),
     # How many more people may be given this item: overlap minus the assignments in force.
     Column("places", Integer, nullable=False),
     UniqueConstraint("batch_id", "name"),

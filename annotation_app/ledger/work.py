@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Connection, exists, insert, select, update
@@ -18,10 +18,12 @@ from annotation_app.ledger.history import (
     select_submissions,
     view_of,
 )
-from annotation_app.ledger.rows import Receipt, Status, View
+from annotation_app.ledger.rows import Receipt, Status, View, responses_of, reveals_model
 from annotation_app.ledger.schema import assignments, batches, conflicts, items, submissions
 from data.errors import DataError
 
+NAMES_ITS_MODEL = "a response names its model"
+"""The flag of comparisons that were not blind."""
 _HOLDS_A_PLACE = ("open", "submitted")
 
 
@@ -78,12 +80,17 @@ def submit(
         allow(connection, person_id, "annotator")
         row = own_assignment(connection, person_id, assignment_id)
         judgement.check(row.domain)
+        if row.responses is None:
+            raise DataError("this item has no responses yet; wait until they are sampled")
+        said = judgement
+        if not said.flag and reveals_model(responses_of(row.responses)):
+            said = replace(said, flag=NAMES_ITS_MODEL)
         stored = _submission(connection, assignment_id, revision)
         if stored is not None:
-            return _repeated(connection, database.clock(), row, stored, judgement)
+            return _repeated(connection, database.clock(), row, stored, said)
         if revision != latest_revision(connection, assignment_id) + 1:
             raise DataError(f"revision {revision} does not follow the latest one; load it again")
-        return _store(connection, database.clock(), row, revision, judgement)
+        return _store(connection, database.clock(), row, revision, said)
 
     return database.write(change)
 
@@ -166,6 +173,13 @@ def _assign(connection: Connection, person_id: str, item_id: int, now: float) ->
     if expired is not None:
         _move(connection, expired, "open", lease_until=now + LEASE_SECONDS)
         return str(expired.assignment_id)
+    taken = update(items).where(items.c.item_id == item_id)
+    connection.execute(taken.values(places=items.c.places - 1))
+    return new_assignment(connection, person_id, item_id, now)
+
+
+def new_assignment(connection: Connection, person_id: str, item_id: int, now: float) -> str:
+    """An open assignment with a fresh lease; the caller has counted its place."""
     assignment_id = uuid.uuid4().hex
     connection.execute(
         insert(assignments).values(
@@ -179,8 +193,6 @@ def _assign(connection: Connection, person_id: str, item_id: int, now: float) ->
             created_at=now,
         )
     )
-    taken = update(items).where(items.c.item_id == item_id)
-    connection.execute(taken.values(places=items.c.places - 1))
     return assignment_id
 
 

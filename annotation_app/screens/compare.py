@@ -12,6 +12,7 @@ from annotation_app.guidelines import GUIDELINES
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
 from annotation_app.ledger import history, queue, work
 from annotation_app.ledger.rows import Progress, Receipt, View
+from annotation_app.screens.live import wait_for_responses, write_prompt
 from annotation_app.screens.showing import show_dialogue, show_pair
 from annotation_app.session import Session
 from data.errors import UserError
@@ -53,11 +54,18 @@ def page(session: Session) -> None:
         st.info("There is no open batch. A manager adds one; then reload this page.")
         return
     view = _view(session, batch)
+    if view is None and batch.live_turns:
+        _acknowledge(session, batch)
+        write_prompt(session, batch.batch_id)
+        return
     if view is None:
         st.success("You have done everything in this batch. Thank you!")
         _acknowledge(session, batch)
         return
-    _compare(session, batch, view)
+    if view.sampled:
+        _compare(session, batch, view)
+    else:
+        wait_for_responses(session, view)
 
 
 def _choose_batch(batches: list[Progress]) -> Progress | None:

@@ -45,7 +45,7 @@ def _new_batch(session: Session) -> None:
     with st.form("new batch", enter_to_submit=False):
         st.subheader("Add a batch", anchor=False)
         file = st.file_uploader(
-            "JSON lines or Parquet with the columns prompt, response_1 and response_2",
+            "JSON lines or Parquet with a column prompt, and response_1 and response_2 if sampled",
             type=["jsonl", "parquet"],
             key="queue",
         )
@@ -53,15 +53,23 @@ def _new_batch(session: Session) -> None:
         name = left.text_input("Name", key="batch name", help="An existing batch gets what is new")
         domain = middle.selectbox("Guidelines", DOMAINS, key="batch domain")
         overlap = right.number_input("People per item", 1, 100, key="batch overlap")
-        if not st.form_submit_button("Add") or file is None:
+        turns = st.number_input(
+            "Turns of a live dialogue (0: only the items of the file)",
+            0,
+            100,
+            key="batch turns",
+            help="Annotators write the prompts, two models answer, the chosen response goes on.",
+        )
+        if not st.form_submit_button("Add") or (file is None and not turns):
             return
     added = queue.create_batch(
         session.database,
         session.person_id,
         name,
-        read_items(file.name, file.getvalue()),
+        read_items(file.name, file.getvalue()) if file else [],
         domain=domain,
         overlap=overlap,
+        live_turns=turns,
     )
     st.success(f"Added {added:,} items to {name}.")
 

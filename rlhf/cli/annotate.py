@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.errors import ConfigError
 from rlhf.cli.parsing import parse
+
+if TYPE_CHECKING:
+    from annotation_app.settings import AppSettings
 
 HOST = "127.0.0.1"
 DEMO_ITEMS = 100
@@ -37,6 +41,13 @@ class AnnotateConfig:
     """The dataset that the publish button writes to."""
     port: int = 8501
     """Of the web page."""
+    endpoint: str | None = None
+    """Of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1: its models answer what
+    annotators write. A key is taken from the variable RLHF_ENDPOINT_KEY."""
+    models: tuple[str, str] = ("default", "default")
+    """The endpoint's two variants."""
+    temperatures: tuple[float, float] = (0.7, 1.0)
+    """Sampling temperature of each variant."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -48,8 +59,9 @@ def main(argv: Sequence[str]) -> None:
     config = parse(AnnotateConfig, argv, prog="rlhf annotate")
     _check_installed()
     _check_port(config.port)
+    settings = _settings(config)
     _prepare(config)
-    _become_server(config)
+    _become_server(config, settings)
 
 
 def _check_installed() -> None:
@@ -93,12 +105,24 @@ def _prepare(config: AnnotateConfig) -> None:
         database.close()
 
 
-def _become_server(config: AnnotateConfig) -> None:
-    import annotation_app
-    from annotation_app.ledger.database import shown_place
+def _settings(config: AnnotateConfig) -> "AppSettings":
+    from annotation_app.responders.endpoint import Endpoint
     from annotation_app.settings import AppSettings
 
-    settings = AppSettings(ledger=_absolute(config.ledger), publish_to=str(config.publish_to))
+    endpoint = None
+    if config.endpoint is not None:
+        endpoint = Endpoint(
+            url=config.endpoint, models=config.models, temperatures=config.temperatures
+        )
+    return AppSettings(
+        ledger=_absolute(config.ledger), publish_to=str(config.publish_to), endpoint=endpoint
+    )
+
+
+def _become_server(config: AnnotateConfig, settings: "AppSettings") -> None:
+    import annotation_app
+    from annotation_app.ledger.database import shown_place
+
     page = Path(annotation_app.__path__[0]) / "app.py"
     options = _OPTIONS | {"server.port": str(config.port)}
     words = [sys.executable, "-m", "streamlit", "run", str(page)]

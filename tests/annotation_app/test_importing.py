@@ -66,6 +66,7 @@ def test_rows_become_items(name: str, write: Any) -> None:
         (b"\n[1]", "row 2 is no JSON object"),
         (b"[" * 100_000, "row 1 is no JSON object"),
         (lines({"prompt": "a", "response_1": "b"}), "row 1: column 'response_2' is missing"),
+        (lines({"response_1": "b", "response_2": "c"}), "row 1: column 'prompt' is missing"),
         (lines(ROW, ROW), "row 2: item .* comes twice"),
         (lines(ROW | {"response_2": "So."}), "both responses are the same"),
         (lines(ROW | {"response_1": " "}), "response_1 is ' '"),

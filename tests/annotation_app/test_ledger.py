@@ -185,7 +185,7 @@ def test_adding_the_same_items_again_adds_nothing(database: Database) -> None:
     assert queue.progress(database, "ann")[0].items == 6
     with pytest.raises(DataError, match="choose another name"):
         queue.create_batch(database, MANAGER, "b1", more, domain="safety")
-    with pytest.raises(DataError, match="overlap from 1"):
+    with pytest.raises(DataError, match="overlap 0"):
         queue.create_batch(database, MANAGER, "b3", more, domain="safety", overlap=0)
 
 

@@ -1,5 +1,6 @@
 """The logic of each page, without a browser."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from annotation_app.settings import LOCAL_PERSON, AppSettings
 from data.dataset import read_rows
 from data.schemas import Comparison
 from tests.annotation_app.conftest import item, judgement
+from tests.annotation_app.models import ModelServer, completion, running_models
 
 ENTRY = Path(__file__).parents[2] / "annotation_app" / "app.py"
 Start = Callable[[str], AppTest]
@@ -31,9 +33,20 @@ def ledger(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def start(ledger: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def models() -> Iterator[ModelServer]:
+    with running_models() as models:
+        yield models
+
+
+@pytest.fixture
+def start(
+    ledger: Database, tmp_path: Path, models: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Start]:
     """`start("compare")`: the named page as `rlhf annotate` would show it."""
-    settings = AppSettings(ledger=ledger.place, publish_to=str(tmp_path / "published"))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # AppTest replaces it
+    settings = AppSettings(
+        ledger=ledger.place, publish_to=str(tmp_path / "published"), endpoint=models.endpoint
+    )
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
 
@@ -210,3 +223,28 @@ def test_manage_adds_a_batch_from_a_file(start: Start, ledger: Database) -> None
         1,
         2,
     )
+
+
+def test_a_live_dialogue(start: Start, ledger: Database, models: ModelServer) -> None:
+    queue.create_batch(ledger, LOCAL_PERSON, "live", [], domain="helpfulness", live_turns=2)
+    app = start("compare")
+    checked(app.segmented_control(key="batch").set_value("live").run())
+    models.answer = lambda _: (503, b"busy")
+    app.text_area[0].set_value("What is up?")
+    press(app, "Send")
+    assert "Your message is saved, but the model's server answered 503" in app.error[0].value
+    assert "What is up?" in {t.value for t in app.text}
+    models.answer = lambda body: (200, completion(f"at {body['temperature']}"))
+    press(app, "Try again")
+    assert {"What is up?", "at 0.5", "at 1.0"} == {t.value for t in app.text}
+    press(app, "A better")
+    press(app, "Submit")
+    chosen = [t.value for t in app.text][1]
+    assert app.text_area[0].label == "Your next message" and chosen.startswith("at ")
+    app.text_area[0].set_value("And now?")
+    press(app, "Send")
+    assert [t.value for t in app.text][:3] == ["What is up?", chosen, "And now?"]
+    press(app, "B slightly")
+    press(app, "Submit")
+    assert app.text_area[0].label == "Begin a dialogue: your first message"  # two turns it was
+    assert len(oversight.judged(ledger, LOCAL_PERSON)) == 2

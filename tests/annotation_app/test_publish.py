@@ -224,16 +224,18 @@ def crash_rounds(database: Database, directory: Path, rounds: int) -> tuple[int,
     """Two writers and two publishers killed at random moments; returns (acknowledged, stored)."""
     rng = random.Random(0)
     out = directory / "out"
-    items = [item(n) for n in range(2000)]
+    items = [item(n) for n in range(500)]
     logs = {person: directory / person for person in ("ann", "ben")}
     for log in logs.values():
         log.touch()
     for number in range(rounds):
-        batch = f"round-{number}"
-        queue.create_batch(database, MANAGER, batch, items, domain="helpfulness")
+        for who in logs:  # each has enough to do, however busy the other one is
+            queue.create_batch(database, MANAGER, f"{who}-{number}", items, domain="helpfulness")
         before = {log: log.stat().st_size for log in logs.values()}
         running = [
-            processes.Process(target=write_until_killed, args=(database.place, who, batch, log))
+            processes.Process(
+                target=write_until_killed, args=(database.place, who, f"{who}-{number}", log)
+            )
             for who, log in logs.items()
         ]
         running += [

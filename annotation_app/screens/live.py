@@ -1,0 +1,55 @@
+"""Writing prompts, and waiting for the models' responses; nothing that was written is lost."""
+
+import zlib
+
+import streamlit as st
+
+from annotation_app.ledger import live
+from annotation_app.ledger.rows import View
+from annotation_app.responders.endpoint import ResponderError, sample_pair
+from annotation_app.screens.showing import show_dialogue
+from annotation_app.session import Session
+
+
+def write_prompt(session: Session, batch_id: str) -> None:
+    """Asks for the next turn of the dialogue just judged, if there is one left, or a first one."""
+    previous = session.desk.previous
+    so_far = live.continuation(session.database, session.person_id, previous) if previous else ()
+    show_dialogue(so_far, raw=False)
+    with st.form(f"write-{previous}", enter_to_submit=False):
+        label = "Your next message" if so_far else "Begin a dialogue: your first message"
+        text = st.text_area(label, key=f"message-{previous}", max_chars=live.MAX_PROMPT)
+        row = st.container(horizontal=True)
+        sent = row.form_submit_button("Send", type="primary")
+        anew = bool(so_far) and row.form_submit_button("Begin a new dialogue instead")
+    if anew:
+        session.desk.previous = None
+        st.rerun()
+    if sent and so_far and previous:
+        live.continue_dialogue(session.database, session.person_id, previous, text)
+        st.rerun()
+    if sent:
+        live.open_dialogue(session.database, session.person_id, batch_id, text)
+        st.rerun()
+
+
+def wait_for_responses(session: Session, view: View) -> None:
+    """Samples both responses; a failure says what happened and offers to try again."""
+    show_dialogue(view.prompt, raw=False)
+    if session.endpoint is None:
+        st.warning(
+            "No model is connected, so this dialogue waits; it is saved. A manager starts the app "
+            "with --endpoint."
+        )
+        return
+    seed = zlib.crc32(view.assignment_id.encode())
+    try:
+        with st.spinner("Two models are answering…"):
+            responses = sample_pair(session.endpoint, view.prompt, seed)
+    except ResponderError as error:
+        st.error(f"Your message is saved, but {error}.")
+        if st.button("Try again", key=f"again-{view.assignment_id}", shortcut="A"):
+            st.rerun()
+        return
+    live.store_responses(session.database, session.person_id, view.assignment_id, responses)
+    st.rerun()
