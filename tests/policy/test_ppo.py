@@ -240,6 +240,9 @@ def test_more_ranks_than_rows_in_a_minibatch(start_ppo: StartPpo) -> None:
             r"prompts_per_iteration \(100\) must be a multiple of minibatch_size \(64\); try 128",
         ),
         ({"kl_coef": -0.1}, "kl_coef is -0.1; it must be 0 or more"),
+        ({"gamma": 1.5}, r"gamma is 1.5; it must be in \[0, 1\]"),
+        ({"lam": -0.5}, r"lam is -0.5; it must be in \[0, 1\]"),
+        ({"epochs": 0}, "epochs is 0; it must be above 0"),
         ({"sampling": SamplingConfig(temperature=0.0)}, "temperature must be above 0"),
         ({"sampling": SamplingConfig(top_k=5)}, "leave sampling.top_k at 0"),
         ({"sampling": SamplingConfig(top_p=0.9)}, "sampling.top_p at 1"),
@@ -299,7 +302,7 @@ def test_a_run_that_dies_in_a_checkpoint_repeats_no_sample(
 
     def dies_the_second_time(engine: TorchEngine, directory: Path) -> None:
         calls.append(directory)
-        if len(calls) == 4:  # policy and critic of the first checkpoint, policy of the second
+        if len(calls) == 4:  # the critic's part of the second checkpoint
             raise KeyboardInterrupt
         save(engine, directory)
 
