@@ -36,7 +36,8 @@ def write_run(directory: Path, *, overoptimise: bool = False, seed: int = 0) -> 
     _steps(rng, falls=False).to_parquet(directory / "evaluation" / "ppo_steps.parquet")
     if overoptimise:
         steps = _steps(rng, falls=True)
-        steps.to_parquet(directory / "evaluation" / "overoptimise_steps.parquet")
+        (directory / "overoptimise_evaluation").mkdir()
+        steps.to_parquet(directory / "overoptimise_evaluation" / "overoptimise_steps.parquet")
     (directory / "ppo" / "metrics.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in _metrics(rng))
     )

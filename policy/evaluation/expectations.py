@@ -35,11 +35,13 @@ def judge_expectations(summary: Mapping[str, Any]) -> list[Expectation]:
         *_wins(summary["policies"]["ppo"]),
         *_reward_accuracy(summary["reward_accuracy"]),
         *_ghost_attention(summary),
+        *_overoptimisation(summary),
     ]
 
 
 def _cost(summary: Mapping[str, Any]) -> Iterator[Expectation]:
-    seconds, memory = summary["seconds"], summary["peak_memory_bytes"]
+    extra = [c["seconds"] for n, c in summary["stages"].items() if n.startswith("overoptimise")]
+    seconds, memory = summary["seconds"] - sum(extra), summary["peak_memory_bytes"]
     yield Expectation(
         "time",
         seconds < LONGEST_SECONDS,
@@ -152,4 +154,18 @@ def _ghost_attention(summary: Mapping[str, Any]) -> Iterator[Expectation]:
         after >= 0.9 * before,
         f"Correct answers to harmless prompts go from {before:.1%} to {after:.1%} (expected: at "
         "most a tenth lower).",
+    )
+
+
+def _overoptimisation(summary: Mapping[str, Any]) -> Iterator[Expectation]:
+    """Only of a run that was asked to show it."""
+    if "overoptimise" not in summary:
+        return
+    first, last = summary["overoptimise"]["first"], summary["overoptimise"]["last"]
+    yield Expectation(
+        "overoptimisation",
+        last["proxy"] > first["proxy"] and last["gold_helpfulness"] < first["gold_helpfulness"],
+        f"Without the KL penalty the proxy score goes from {first['proxy']:.2f} to "
+        f"{last['proxy']:.2f} and gold helpfulness from {first['gold_helpfulness']:.3f} to "
+        f"{last['gold_helpfulness']:.3f} (expected: the proxy up, gold down).",
     )

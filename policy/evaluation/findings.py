@@ -139,7 +139,9 @@ def read_findings(directory: Path) -> Findings:
         scores=_read_table(reward / "scores.parquet", (*_SCORE_COLUMNS, *_MODEL_COLUMNS)),
         best_of_n=pd.DataFrame(curve["curve"]) if curve else None,
         ppo_steps=_read_table(evaluation / "ppo_steps.parquet", _STEP_COLUMNS),
-        overoptimise_steps=_read_table(evaluation / "overoptimise_steps.parquet", _STEP_COLUMNS),
+        overoptimise_steps=_read_table(
+            directory / "overoptimise_evaluation" / "overoptimise_steps.parquet", _STEP_COLUMNS
+        ),
         metrics=pd.DataFrame(metrics).assign(run="PPO") if metrics else None,
         samples=_read_table(evaluation / "samples.parquet", (*_SAMPLE_COLUMNS, *_MODEL_COLUMNS)),
     )

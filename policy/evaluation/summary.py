@@ -12,8 +12,10 @@ import yaml
 
 from data.schemas import DOMAINS
 from policy.evaluation.expectations import judge_expectations
+from policy.samples import read_samples
 from rlhf.run import CONFIG_FILE, FINISHED_FILE, read_json
 
+STEPS_AT_EACH_END = 5
 PACKAGES = ("torch", "ray", "deepspeed", "sentencepiece", "pyarrow", "numpy")
 
 
@@ -44,6 +46,9 @@ def summarize_run(
         "versions": _versions(),
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
+    steps = directory / "overoptimise_evaluation" / "overoptimise_steps.parquet"
+    if steps.exists():
+        summary["overoptimise"] = _ends(read_samples(steps))
     expectations = judge_expectations(summary)
     summary["expectations"] = {
         e.name: {key: value for key, value in asdict(e).items() if key != "name"}
@@ -59,6 +64,18 @@ def stage_cost(run: Path) -> dict[str, float | None]:
     return {
         "seconds": finished["seconds"],
         "tokens_per_second": tokens / finished["seconds"] if tokens else None,
+    }
+
+
+def _ends(steps: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Gold and proxy in the first and the last steps of a run."""
+    names = {"gold_helpfulness": "gold_helpfulness", "proxy": "combined_score", "kl": "kl"}
+    parts = {"first": steps[:STEPS_AT_EACH_END], "last": steps[-STEPS_AT_EACH_END:]}
+    return {
+        end: {
+            name: sum(step[column] for step in part) / len(part) for name, column in names.items()
+        }
+        for end, part in parts.items()
     }
 
 

@@ -48,7 +48,7 @@ def parse(
     """
     positionals = positionals or {}
     parser = _build_parser(config_type, prog, positionals)
-    namespace = parser.parse_args(list(argv))
+    namespace = parser.parse_args(_with_flag_values(argv, _switches(config_type)))
     try:
         values = parser.instantiate(namespace)
         return config_type(**{f.name: _frozen(values[f.name]) for f in fields(config_type)})  # type: ignore[arg-type]
@@ -98,6 +98,27 @@ def _keys(config_type: type[Any], prefix: str = "") -> list[str]:
         if hasattr(field.type, "__dataclass_fields__"):
             keys += _keys(field.type, prefix + field.name + ".")  # type: ignore[arg-type]
     return keys
+
+
+def _switches(config_type: type[Any], prefix: str = "") -> set[str]:
+    """Names of the fields that are true or false."""
+    names = set()
+    for field in fields(config_type):
+        if field.type is bool:
+            names.add(prefix + field.name)
+        elif hasattr(field.type, "__dataclass_fields__"):
+            names |= _switches(field.type, prefix + field.name + ".")  # type: ignore[arg-type]
+    return names
+
+
+def _with_flag_values(argv: Sequence[str], switches: set[str]) -> list[str]:
+    """A switch may stand alone: `--overoptimise` means `--overoptimise true`."""
+    words = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        words.append(word)
+        if word.removeprefix("--") in switches and following.startswith("--"):
+            words.append("true")
+    return words
 
 
 def _frozen(value: Any) -> Any:

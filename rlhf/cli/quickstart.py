@@ -20,7 +20,7 @@ from rlhf.cli.evaluate_recall import recall_view
 from rlhf.cli.main import run_command
 from rlhf.cli.parsing import parse
 from rlhf.cli.reward_train import accuracy_views
-from rlhf.cli.runs import begin, session
+from rlhf.cli.runs import session
 from rlhf.peak_memory import peak_memory
 from rlhf.run import FINISHED_FILE, Run, console, read_json, write_json
 
@@ -70,9 +70,6 @@ STAGES = {
     "--train.seed {seed}",
     "ppo": "ppo --config {configs}/ppo.yaml --model {out}/rejection_sampling/model "
     "--rewards {out}/reward --prompts {out}/world/prompts --train.seed {seed}",
-    "overoptimise": "ppo --config {configs}/overoptimise.yaml "
-    "--model {out}/sft/model --rewards {out}/reward --prompts {out}/world/prompts "
-    "--train.seed {seed}",
     "ghost_attention": "ghost-attention --config {configs}/ghost_attention.yaml "
     "--model {out}/ppo/model --dialogues {out}/world/dialogues "
     "--instructions {out}/world/instructions.jsonl --prompts {out}/world/prompts "
@@ -84,6 +81,12 @@ STAGES = {
     "recall": "evaluate recall --config {configs}/recall.yaml --policies.without {out}/ppo/model "
     "--policies.with {out}/ghost_attention/model --dialogues {out}/world/dialogues "
     "--instructions {out}/world/instructions.jsonl --seed {seed}",
+    "overoptimise": "ppo --config {configs}/overoptimise.yaml --model {out}/sft/model "
+    "--rewards {out}/reward --prompts {out}/world/prompts --train.seed {seed}",
+    "overoptimise_evaluation": "evaluate gold --config {configs}/evaluation.yaml "
+    "--policies.sft {out}/sft/model --policies.overoptimised {out}/overoptimise/model "
+    "--ppo_runs.overoptimise {out}/overoptimise --rewards {out}/reward "
+    "--prompts {out}/world/prompts --seed {seed}",
 }
 """Run directory → the command that fills it, as a researcher would type it."""
 ON_THE_DRIVER = ("world", "tokenizer")
@@ -93,26 +96,16 @@ ON_THE_DRIVER = ("world", "tokenizer")
 def main(argv: Sequence[str]) -> None:
     """Runs the stages that are not finished, then writes summary.json and report.html."""
     config = parse(QuickstartConfig, argv, prog="rlhf quickstart")
-    run = begin("quickstart", config)
-    if run is None:
-        show_summary(read_json(config.out / SUMMARY_FILE), config.out)
-        return
     stages = list_stages(config)
-    lap = time.monotonic()
-    with session(config.placement), peak_memory() as peak:
-        for number, (name, words) in enumerate(stages.items(), start=1):
-            if (config.out / name / FINISHED_FILE).exists():
-                continue
-            console.rule(f"[{number}/{len(stages)}] {name}", align="left")
-            run_command(words)
-            peak.look()
-            lap = _keep_cost(run, lap, peak.bytes)
-    facts = {"seed": config.seed, **read_json(config.out / COST_FILE)}
-    summary = summarize_run(config.out, list(stages), facts)
-    write_json(config.out / SUMMARY_FILE, summary)
-    run_command(["report", str(config.out)])
-    run.finish()
-    show_summary(summary, config.out)
+    run = Run(config.out, "quickstart", {"out": str(config.out), "seed": config.seed})
+    if not run.finished or any(not _finished(config.out / name) for name in stages):
+        _run_stages(config, run, stages)
+        kept = [name for name in STAGES if _finished(config.out / name)]
+        facts = {"seed": config.seed, **read_json(config.out / COST_FILE)}
+        write_json(config.out / SUMMARY_FILE, summarize_run(config.out, kept, facts))
+        run_command(["report", str(config.out)])
+        run.finish()
+    show_summary(read_json(config.out / SUMMARY_FILE), config.out)
 
 
 def list_stages(config: QuickstartConfig) -> dict[str, list[str]]:
@@ -121,15 +114,13 @@ def list_stages(config: QuickstartConfig) -> dict[str, list[str]]:
     workers = _usable_workers(config.workers)
     stages = {}
     for name, command in STAGES.items():
-        if name == "overoptimise" and not config.overoptimise:
+        if name.startswith("overoptimise") and not config.overoptimise:
             continue
         words = [word.format(**values) for word in command.split()]
         words += ["--out", str(config.out / name)]
         if name not in ON_THE_DRIVER:
             words += ["--placement.workers", str(workers)]
         stages[name] = words
-    if config.overoptimise:
-        stages["evaluation"] += ["--ppo_runs.overoptimise", str(config.out / "overoptimise")]
     return stages
 
 
@@ -154,6 +145,23 @@ def show_summary(summary: dict[str, Any], out: Path) -> None:
         mark = "[green]✓[/]" if found["met"] else "[red]✗[/]"
         console.print(f"{mark} {escape(found['sentence'])}", highlight=False)
     console.print(f"open {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _run_stages(config: QuickstartConfig, run: Run, stages: dict[str, list[str]]) -> None:
+    """Those that are not finished, in one Ray."""
+    lap = time.monotonic()
+    with session(config.placement), peak_memory() as peak:
+        for number, (name, words) in enumerate(stages.items(), start=1):
+            if _finished(config.out / name):
+                continue
+            console.rule(f"[{number}/{len(stages)}] {name}", align="left")
+            run_command(words)
+            peak.look()
+            lap = _keep_cost(run, lap, peak.bytes)
+
+
+def _finished(directory: Path) -> bool:
+    return (directory / FINISHED_FILE).exists()
 
 
 def _cost_view(stages: dict[str, dict[str, float | None]]) -> Table:

@@ -38,7 +38,7 @@ def micro_run(tmp_path_factory: pytest.TempPathFactory) -> MicroRun:
     directory = tmp_path_factory.mktemp("quickstart")
     configs, out = directory / "configs", directory / "run"
     write_micro_configs(configs)
-    words = ["quickstart", "--out", str(out), "--overoptimise", "true"]
+    words = ["quickstart", "--out", str(out), "--overoptimise"]
     command = [sys.executable, "-c", RUN, str(configs), *words]
     environment = os.environ | {"RAY_ADDRESS": ""}
     first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
