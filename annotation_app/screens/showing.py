@@ -11,6 +11,7 @@ _STYLE = """
 <style>
 [data-testid="stText"] { unicode-bidi: plaintext; text-align: start; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+[data-testid="stChatMessage"] { padding: 0.5rem 0.75rem; }
 .st-key-actions { padding: 0.75rem 0; border-top: 1px solid #8888; }
 @media (min-width: 641px) {
   /* Always at the bottom of the window, so that a second click meets the same button. */
@@ -20,7 +21,7 @@ _STYLE = """
   [data-testid="stLayoutWrapper"]:has(> .st-key-actions) { position: sticky; bottom: 0;
     margin-top: auto; z-index: 10; background: var(--st-background-color, Canvas); }
 }
-.stMainBlockContainer { padding-top: 3.5rem; padding-bottom: 2rem; max-width: 84rem; }
+.stMainBlockContainer { padding: 3.5rem clamp(1rem, 3vw, 5rem) 2rem; max-width: 84rem; }
 .stMainBlockContainer h1 { font-size: 1.6rem; padding: 0.5rem 0; }
 </style>
 """
@@ -39,9 +40,10 @@ def apply_style() -> None:
 
 def show_dialogue(messages: Sequence[Message], raw: bool) -> None:
     """The turns so far, oldest first."""
-    for message in messages:
-        with st.chat_message(message.role, avatar=_AVATARS[message.role]):
-            show_text(message.content, raw=raw, key=None)
+    with st.container(gap="xsmall"):
+        for message in messages:
+            with st.chat_message(message.role, avatar=_AVATARS[message.role]):
+                show_text(message.content, raw=raw, key=None)
 
 
 def show_text(text: str, *, raw: bool, key: str | None) -> None:
