@@ -114,7 +114,7 @@ def _switches(config_type: type[Any], prefix: str = "") -> set[str]:
 def _with_flag_values(argv: Sequence[str], switches: set[str]) -> list[str]:
     """A switch may stand alone: `--overoptimise` means `--overoptimise true`."""
     words = []
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for word, following in zip(argv, [*argv, "--"][1:], strict=True):
         words.append(word)
         if word.removeprefix("--") in switches and following.startswith("--"):
             words.append("true")
