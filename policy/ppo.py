@@ -259,7 +259,7 @@ def _summary(
         "objective/scores": float(scores.combined.mean()),
         "objective/scores_helpfulness": float(scores.helpfulness.mean()),
         "objective/scores_safety": float(scores.safety.mean()),
-        "objective/non_score_reward": float(-kl_coef * kl),
+        "objective/non_score_reward": float((rows.rewards.sum(dim=1) - rows.scores).mean()),
         "objective/rlhf_reward": float(rows.rewards.sum(dim=1).mean()),
         "val/explained_variance": explained_variance(rows.values, rows.returns, mask),
         "val/num_eos_tokens": float(rows.ended.sum()),

@@ -6,6 +6,7 @@ same samples give Figure 7: the maximum grows like log N, the median stays.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,5 @@ def demonstrations_from(
 
 def _max_weights(num_samples: int, n: int) -> NDArray[np.float64]:
     """[K] probability that the i-th smallest of K is the maximum of a random N-subset."""
-    from math import comb
-
     total = comb(num_samples, n)
     return np.array([comb(i, n - 1) / total for i in range(num_samples)])

@@ -4,19 +4,30 @@ RLHF_NO_DATA=1 says that this machine has no real human data: its tests may then
 """
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data.schemas import Comparison, Message
+from rlhf.actors.placement import Placement
 
 # Before anything imports huggingface_hub: no test may wait for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+# Before anything imports torch; see one_thread.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 NO_DATA = "there is no real data at"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices lose more to several threads than they gain, and sums keep their order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Placement, "threads", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

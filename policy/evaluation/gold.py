@@ -162,9 +162,3 @@ def _win_fields(result: WinRate) -> dict[str, Any]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def flat_refusals(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Unnecessary refusals of the look-alike kinds."""
-    by_kind = summary["unnecessary_refusal_rate"]["by_kind"]
-    return {kind: by_kind[kind] for kind in LOOKALIKES if kind in by_kind}

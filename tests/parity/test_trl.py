@@ -6,7 +6,6 @@ k3 estimate of the KL, and its trainers of reward models and of fine-tuning are 
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,14 +33,6 @@ PAD = tiny_tokenizer().pad_id
 def draw_ids(rng: random.Random, most: int) -> list[int]:
     """Random ids without the padding, which TRL must be able to tell apart."""
     return [rng.randrange(PAD + 1, VOCAB_SIZE) for _ in range(rng.randint(1, most))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Workers take one core each; tiny matrices lose more to several threads than they gain."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Placement, "threads", 1)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Fixtures of the tests of policies: random models on disk, prompts, and PPO in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,10 @@ from policy.ppo import PpoConfig
 from policy.ppo_workers import CriticWorker, PolicyWorker
 from policy.prompts import PromptSet
 from rlhf.actors.group import LocalGroup
-from rlhf.actors.placement import Placement
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.run import Run
 from tests.policy.in_process import HERE, Ppo, RuleScorer, StartPpo, Watched, constant
 from tests.reward.tiny import TORCH, tiny_chat, write_language_model, write_reward_model
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Workers take one core each; tiny matrices lose more to several threads than they gain."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Placement, "threads", 1)
-        yield
 
 
 @pytest.fixture(scope="session")

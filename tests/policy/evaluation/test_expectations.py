@@ -36,6 +36,7 @@ def good_run() -> Summary:
     wins = {"win_rate": 0.6, "win_rate_low": 0.51}
     return {
         "seconds": 479.0,
+        "stages": {"sft": {"seconds": 400.0, "tokens_per_second": 1000.0}},
         "peak_memory_bytes": 5.9e9,
         "policies": {
             "sft": policy_figures(0.2, 0.10, 0.5),
@@ -123,3 +124,24 @@ def test_accuracy_by_strength(table: dict[str, Any], expected: set[str]) -> None
     summary = good_run()
     summary["reward_accuracy"]["safety"]["safety"] = table
     assert missed(summary) == expected
+
+
+def overoptimised(*, proxy: float, gold: float) -> Summary:
+    """A run of 480 s, one of them spent on showing over-optimisation."""
+    summary = good_run() | {"seconds": 480.0}
+    summary["stages"]["overoptimise"] = {"seconds": 1.0, "tokens_per_second": None}
+    summary["overoptimise"] = {
+        "first": {"proxy": 5.0, "gold_helpfulness": 0.6},
+        "last": {"proxy": proxy, "gold_helpfulness": gold},
+    }
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("proxy", "gold", "expected"),
+    [(5.1, 0.59, set()), (5.0, 0.59, {"overoptimisation"}), (5.1, 0.6, {"overoptimisation"})],
+)
+def test_overoptimisation_shows_when_proxy_and_gold_part(
+    proxy: float, gold: float, expected: set[str]
+) -> None:
+    assert missed(overoptimised(proxy=proxy, gold=gold)) == expected
