@@ -6,6 +6,7 @@ Streamlit itself, without this file, to a browser that finds its way back after 
 
 import streamlit as st
 
+from annotation_app.ledger.access import find_person
 from annotation_app.ledger.database import Database
 from annotation_app.screens import compare, manage, recent
 from annotation_app.screens.showing import apply_style
@@ -41,8 +42,10 @@ def main() -> None:
         pages = [
             first,
             st.Page(lambda: recent.page(session), title="My recent work", url_path="recent"),
-            st.Page(lambda: manage.page(session), title="Manage", url_path="manage"),
         ]
+        if find_person(session.database, session.person_id).role == "manager":
+            page = st.Page(lambda: manage.page(session), title="Manage", url_path="manage")
+            pages.append(page)
         st.navigation(pages, position="top").run()
     except UserError as error:
         st.error(str(error))

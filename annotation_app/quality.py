@@ -9,7 +9,6 @@ import numpy as np
 from annotation_app.ledger.oversight import Judged
 from data.agreement import Agreement, gwet_ac1, gwet_ac2, krippendorff_alpha
 from data.intervals import Proportion, proportion
-from data.schemas import STRENGTHS, Strength
 
 SCALE = (-4, -3, -2, -1, 1, 2, 3, 4)
 """Of `preference`: −4 is "second, significantly", 4 is "first, significantly"."""
@@ -69,17 +68,6 @@ def summarise_annotators(judged: Sequence[Judged]) -> list[AnnotatorSummary]:
         by_person[j.annotator].append(j)
     rows = [_summarise(name, own, by_item) for name, own in by_person.items()]
     return sorted(rows, key=lambda row: (-row.annotations, row.annotator))
-
-
-def strength_shares(judged: Sequence[Judged]) -> dict[str, dict[Strength, float]]:
-    """Batch → strength → share. "Negligibly" grows over the batches as the model improves."""
-    counts: dict[str, dict[Strength, int]] = {}
-    for j in judged:
-        counts.setdefault(j.batch_id, dict.fromkeys(STRENGTHS, 0))[j.strength] += 1
-    return {
-        batch: {strength: n / sum(of.values()) for strength, n in of.items()}
-        for batch, of in counts.items()
-    }
 
 
 def _by_item(judged: Sequence[Judged]) -> dict[int, list[Judged]]:

@@ -47,6 +47,15 @@ def record(
     )
 
 
+def find_person(database: Database, person_id: str, role: Role = "annotator") -> Person:
+    """The person, if they have at least this role.
+
+    Raises:
+        NotAllowed: they have not, are paused, or are unknown.
+    """
+    return database.read(lambda connection: allow(connection, person_id, role))
+
+
 def ensure_person(database: Database, person_id: str, role: Role) -> Person:
     """The person, added with this role if new; for the composition root, not for pages."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from annotation_app.judgement import preference
 from annotation_app.ledger.access import allow, record
@@ -12,14 +12,13 @@ from annotation_app.ledger.history import latest_revision, select_submissions
 from annotation_app.ledger.rows import View, messages_of, responses_of
 from annotation_app.ledger.schema import assignments, batches, events, items, people, submissions
 from data.errors import DataError
-from data.schemas import SafetyLabel, Strength
+from data.schemas import STRENGTHS, SafetyLabel, Strength
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """One annotation in force, for statistics."""
 
-    batch_id: str
     item_id: int
     annotator: str
     """The pseudonym."""
@@ -54,8 +53,8 @@ class Event:
     detail: str
 
 
-def judged(database: Database, manager_id: str) -> list[Judged]:
-    """Every annotation in force, in the order of submission.
+def judged(database: Database, manager_id: str, batch_id: str) -> list[Judged]:
+    """Every annotation of a batch that is in force, in the order of submission.
 
     Raises:
         NotAllowed: not a manager.
@@ -63,10 +62,10 @@ def judged(database: Database, manager_id: str) -> list[Judged]:
 
     def query(connection: Connection) -> list[Judged]:
         allow(connection, manager_id, "manager")
-        rows = connection.execute(_with_people().order_by(submissions.c.sequence))
+        of_batch = _with_people().where(items.c.batch_id == batch_id)
+        rows = connection.execute(of_batch.order_by(submissions.c.sequence))
         return [
             Judged(
-                batch_id=row.batch_id,
                 item_id=row.item_id,
                 annotator=row.pseudonym,
                 preference=preference(row.chosen, row.strength),
@@ -78,6 +77,30 @@ def judged(database: Database, manager_id: str) -> list[Judged]:
             )
             for row in rows
         ]
+
+    return database.read(query)
+
+
+def strength_counts(database: Database, manager_id: str) -> dict[str, dict[Strength, int]]:
+    """Batch → strength → annotations in force, in the order of the batches' names.
+
+    Raises:
+        NotAllowed: not a manager.
+    """
+
+    def query(connection: Connection) -> dict[str, dict[Strength, int]]:
+        allow(connection, manager_id, "manager")
+        columns = (items.c.batch_id, submissions.c.strength)
+        grouped = (
+            select_submissions()
+            .with_only_columns(*columns, func.count().label("n"), maintain_column_froms=True)
+            .group_by(*columns)
+            .order_by(items.c.batch_id)
+        )
+        counts: dict[str, dict[Strength, int]] = {}
+        for row in connection.execute(grouped):
+            counts.setdefault(row.batch_id, dict.fromkeys(STRENGTHS, 0))[row.strength] = row.n
+        return counts
 
     return database.read(query)
 

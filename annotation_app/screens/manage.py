@@ -1,5 +1,6 @@
 """For managers: how far the batches are, how well people agree, flags, people, publishing."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ from annotation_app.importing import read_items
 from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.oversight import Flagged, Judged
 from annotation_app.publish import publish
-from annotation_app.quality import agreement, strength_shares, summarise_annotators
+from annotation_app.quality import agreement, summarise_annotators
 from annotation_app.screens.showing import show_dialogue, show_pair, show_text
 from annotation_app.session import Session
 from data.agreement import Agreement
@@ -18,18 +19,22 @@ from data.schemas import DOMAINS
 
 
 def page(session: Session) -> None:
-    """Draws the dashboard; the ledger refuses everything here to those who are no managers."""
+    """Draws one section, for managers; the ledger checks each of its calls again."""
+    access.find_person(session.database, session.person_id, "manager")
     st.title("Manage", anchor=False)
-    judged = oversight.judged(session.database, session.person_id)
-    tabs = st.tabs(["Progress", "Quality", "Flags", "People", "Publish", "Audit"])
-    for tab, draw in zip(
-        tabs, (_progress, _quality, _flags, _people, _publish, _audit), strict=True
-    ):
-        with tab:
-            draw(session, judged)
+    section = st.segmented_control(
+        "Section",
+        list(_SECTIONS),
+        key="section",
+        default="Progress",
+        required=True,
+        label_visibility="collapsed",
+    )
+    # Not tabs: all of them would be computed at every click.
+    _SECTIONS[section](session)
 
 
-def _progress(session: Session, judged: list[Judged]) -> None:
+def _progress(session: Session) -> None:
     batches = queue.progress(session.database, session.person_id)
     rows = [asdict(batch) | {"goal": batch.goal} for batch in batches]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
@@ -74,18 +79,27 @@ def _new_batch(session: Session) -> None:
     st.success(f"Added {added:,} items to {name}.")
 
 
-def _quality(session: Session, judged: list[Judged]) -> None:
-    if not judged:
+def _quality(session: Session) -> None:
+    counts = oversight.strength_counts(session.database, session.person_id)
+    if not counts:
         st.info("There are no annotations yet.")
         return
     st.subheader("Strength by batch", anchor=False)
-    shares = pd.DataFrame(strength_shares(judged)).T
+    table = pd.DataFrame(counts).T
+    shares = table.div(table.sum(axis=1), axis=0)
     st.dataframe(shares.rename(columns=lambda name: name.replace("_", " ")).style.format("{:.0%}"))
+    batch_id = st.segmented_control(
+        "Batch", list(counts), key="quality batch", default=next(iter(counts)), required=True
+    )
+    judged = oversight.judged(session.database, session.person_id, batch_id)
     st.subheader("Agreement", anchor=False)
-    for batch_id in dict.fromkeys(j.batch_id for j in judged):
-        st.markdown(f"**{batch_id}**: {_agreement_words(judged, batch_id)}")
+    st.markdown(_agreement_words(judged))
     st.subheader("Annotators", anchor=False)
-    rows = [
+    st.dataframe(pd.DataFrame(_annotator_rows(judged)), hide_index=True)
+
+
+def _annotator_rows(judged: list[Judged]) -> list[dict[str, object]]:
+    return [
         {
             "annotator": row.annotator,
             "annotations": row.annotations,
@@ -96,13 +110,12 @@ def _quality(session: Session, judged: list[Judged]) -> None:
         }
         for row in summarise_annotators(judged)
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
-def _agreement_words(judged: list[Judged], batch_id: str) -> str:
-    found = agreement([j for j in judged if j.batch_id == batch_id])
+def _agreement_words(judged: list[Judged]) -> str:
+    found = agreement(judged)
     if found is None:
-        return "no item has two judgements yet; create batches with an overlap of 2 or more"
+        return "No item has two judgements yet; create batches with an overlap of 2 or more."
     return (
         f"{found.items:,} items judged by several · choice (Gwet's AC1) {_words(found.choice)} · "
         f"strength (Gwet's AC2) {_words(found.strength)} · "
@@ -114,7 +127,7 @@ def _words(value: Agreement) -> str:
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
-def _flags(session: Session, judged: list[Judged]) -> None:
+def _flags(session: Session) -> None:
     waiting = oversight.flagged(session.database, session.person_id)
     if not waiting:
         st.info("Nothing is flagged. Flagged annotations wait here and are not published.")
@@ -137,7 +150,7 @@ def _flag(session: Session, one: Flagged) -> None:
         st.rerun()
 
 
-def _people(session: Session, judged: list[Judged]) -> None:
+def _people(session: Session) -> None:
     for person in access.list_people(session.database, session.person_id):
         row = st.container(horizontal=True, vertical_alignment="center", border=True)
         row.text(f"{person.person_id} · {person.role} · {person.pseudonym}")
@@ -150,7 +163,7 @@ def _people(session: Session, judged: list[Judged]) -> None:
                 st.rerun()
 
 
-def _publish(session: Session, judged: list[Judged]) -> None:
+def _publish(session: Session) -> None:
     st.text(f"Dataset: {session.dataset}")
     st.caption(
         "Publishing adds what is new; doing it twice changes nothing. Names are replaced by "
@@ -161,9 +174,19 @@ def _publish(session: Session, judged: list[Judged]) -> None:
         st.success(f"Published {done.rows:,} new rows.")
 
 
-def _audit(session: Session, judged: list[Judged]) -> None:
+def _audit(session: Session) -> None:
     rows = [
         asdict(event) | {"at": datetime.fromtimestamp(event.at, UTC)}
         for event in oversight.list_events(session.database, session.person_id)
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
+
+
+_SECTIONS: dict[str, Callable[[Session], None]] = {
+    "Progress": _progress,
+    "Quality": _quality,
+    "Flags": _flags,
+    "People": _people,
+    "Publish": _publish,
+    "Audit": _audit,
+}

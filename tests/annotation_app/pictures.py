@@ -46,7 +46,7 @@ def make_pictures() -> None:
         wide.get_by_text("you prefer A but say").wait_for()
         _save(wide, "safety")
         wide.goto(f"{server.url}/manage")
-        wide.get_by_role("tab", name="Quality").click()
+        wide.get_by_text("Quality").click()
         wide.get_by_text("Gwet's AC1").first.wait_for()
         _save(wide, "quality")
         phone = browser.new_page(viewport={"width": 390, "height": 1060}, color_scheme="dark")

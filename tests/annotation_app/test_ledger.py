@@ -78,7 +78,7 @@ def test_the_choice_is_stored_in_the_items_own_order(database: Database) -> None
         side = "A" if view.response_a.startswith("second") else "B"  # always the second response
         sides[side] += 1
         work.submit(database, "ann", view.assignment_id, 0, judgement(side=side))
-    found = oversight.judged(database, MANAGER)
+    found = oversight.judged(database, MANAGER, "b2")
     assert {j.preference for j in found} == {-3}  # "better", for the second one
     assert sum(j.chose_a for j in found) == sides["A"]
     assert min(sides["A"], sides["B"]) > 0  # 1 - 2·2⁻³⁰ sure
@@ -126,7 +126,7 @@ def test_an_expired_lease_returns_the_item_and_late_work_is_kept(
     check_counters(database)
     ben = take(database, "ben")
     assert not work.submit(database, "ben", ben.assignment_id, 0, judgement()).late
-    assert [j.late for j in oversight.judged(database, MANAGER)] == [True, False]
+    assert [j.late for j in oversight.judged(database, MANAGER, "b1")] == [True, False]
 
 
 def test_who_comes_back_late_gets_the_same_item_in_the_same_order(
@@ -197,7 +197,7 @@ def test_the_safety_domain_asks_for_a_label(database: Database) -> None:
     said = judgement(side="B", safety="only_b_safe")
     work.submit(database, "ann", view.assignment_id, 0, said)
     assert history.recent(database, "ann")[0].judgement == said
-    assert oversight.judged(database, MANAGER)[0].safety_label == "chosen_safe_only"
+    assert oversight.judged(database, MANAGER, "safe")[0].safety_label == "chosen_safe_only"
 
 
 def test_flagged_work_waits_for_a_reviewer(database: Database) -> None:
@@ -213,6 +213,21 @@ def test_flagged_work_waits_for_a_reviewer(database: Database) -> None:
         oversight.release(database, "rita", view.assignment_id)
 
 
+def test_strengths_are_counted_by_batch(database: Database) -> None:
+    first = take(database, "ann")
+    work.submit(database, "ann", first.assignment_id, 0, judgement(strength="better"))
+    work.submit(database, "ann", first.assignment_id, 1, judgement(strength="slightly_better"))
+    work.submit(database, "ben", take(database, "ben").assignment_id, 0, judgement())
+    assert oversight.strength_counts(database, MANAGER) == {
+        "b1": {
+            "significantly_better": 0,
+            "better": 1,
+            "slightly_better": 1,  # the edit, and not what it replaced
+            "negligibly_better": 0,
+        }
+    }
+
+
 def test_roles_are_checked_in_every_call(database: Database) -> None:
     access.add_person(database, MANAGER, "rita", "reviewer")
     view = take(database, "ann")
@@ -223,8 +238,10 @@ def test_roles_are_checked_in_every_call(database: Database) -> None:
             lambda who: access.add_person(database, who, "eve", "manager"),
             lambda who: access.set_paused(database, who, "ben", True),
             lambda who: access.list_people(database, who),
-            lambda who: oversight.judged(database, who),
+            lambda who: oversight.judged(database, who, "b1"),
             lambda who: oversight.list_events(database, who),
+            lambda who: oversight.strength_counts(database, who),
+            lambda who: access.find_person(database, who, "manager"),
         ):
             with pytest.raises(NotAllowed):
                 call(role)

@@ -80,6 +80,11 @@ def press(app: AppTest, label: str) -> AppTest:
     return checked(button(app, label).click().run())
 
 
+def section(app: AppTest, name: str) -> AppTest:
+    """Another section of the managers' page."""
+    return checked(app.segmented_control(key="section").set_value(name).run())
+
+
 def captions(app: AppTest) -> str:
     return " ".join(c.value for c in app.caption)
 
@@ -123,7 +128,7 @@ def test_the_impossible_combination_cannot_be_submitted(start: Start, ledger: Da
     assert button(app, "Submit").disabled and "you prefer A but say that only B" in captions(app)
     press(app, "B better")
     press(app, "Submit")
-    assert oversight.judged(ledger, LOCAL_PERSON)[0].safety_label == "chosen_safe_only"
+    assert oversight.judged(ledger, LOCAL_PERSON, "safe")[0].safety_label == "chosen_safe_only"
     assert "You have done everything in this batch" in app.success[0].value
 
 
@@ -175,7 +180,7 @@ def test_manage_publishes_once(start: Start, ledger: Database, tmp_path: Path) -
         view = work.next_assignment(ledger, LOCAL_PERSON, "first")
         assert view is not None
         work.submit(ledger, LOCAL_PERSON, view.assignment_id, 0, judgement())
-    app = start("manage")
+    app = section(start("manage"), "Publish")
     press(app, "Publish")
     assert app.success[0].value == "Published 3 new rows."
     press(app, "Publish")
@@ -188,15 +193,34 @@ def test_manage_releases_flags_closes_batches_and_pauses(start: Start, ledger: D
     view = work.next_assignment(ledger, "ann", "first")
     assert view is not None
     work.submit(ledger, "ann", view.assignment_id, 0, judgement(flag="odd", comment="see [1]"))
-    app = start("manage")
+    app = section(start("manage"), "Flags")
     assert {"Flag: odd", "Comment: see [1]"} <= {t.value for t in app.text}
     press(app, "Release: publish it after all")
     assert oversight.flagged(ledger, LOCAL_PERSON) == []
-    press(app, "Close first")
+    press(section(app, "Progress"), "Close first")
     assert [b.open for b in queue.progress(ledger, LOCAL_PERSON)] == [False, True]
-    press(app, "Pause")
+    press(section(app, "People"), "Pause")
     assert access.list_people(ledger, LOCAL_PERSON)[0].paused
     press(app, "Resume")
+
+
+def test_manage_shows_quality_and_the_audit_trail(start: Start, ledger: Database) -> None:
+    app = section(start("manage"), "Quality")
+    assert app.info[0].value == "There are no annotations yet."
+    queue.create_batch(ledger, LOCAL_PERSON, "two", [item(5)], domain="helpfulness", overlap=2)
+    for person in ("ann", "ben"):
+        access.add_person(ledger, LOCAL_PERSON, person, "annotator")
+        view = work.next_assignment(ledger, person, "two")
+        assert view is not None
+        side = "A" if view.response_a == "first 5" else "B"
+        work.submit(ledger, person, view.assignment_id, 0, judgement(side=side))
+    app = section(app, "Quality")
+    assert "1 items judged by several · choice (Gwet's AC1) 1.00" in app.markdown[0].value
+    shares, annotators = (frame.value for frame in app.dataframe)
+    assert shares.loc["two", "better"] == 1.0
+    assert list(annotators["annotations"]) == [1, 1]
+    trail = section(app, "Audit").dataframe[0].value
+    assert list(trail["action"][:2]) == ["submit", "assign"]
 
 
 def test_manage_is_for_managers(start: Start, ledger: Database) -> None:
@@ -247,4 +271,4 @@ def test_a_live_dialogue(start: Start, ledger: Database, models: ModelServer) ->
     press(app, "B slightly")
     press(app, "Submit")
     assert app.text_area[0].label == "Begin a dialogue: your first message"  # two turns it was
-    assert len(oversight.judged(ledger, LOCAL_PERSON)) == 2
+    assert len(oversight.judged(ledger, LOCAL_PERSON, "live")) == 2

@@ -52,7 +52,7 @@ def test_a_published_row_by_hand(database: Database, tmp_path: Path, clock: Cloc
     work.submit(database, "ann", view.assignment_id, 0, judgement(side=side, seconds=12.34))
     publish(database, MANAGER, tmp_path / "out")
     (row,) = read_rows(tmp_path / "out", Comparison)
-    pseudonym = oversight.judged(database, MANAGER)[0].annotator
+    pseudonym = oversight.judged(database, MANAGER, "b1")[0].annotator
     assert row == Comparison(
         comparison_id=view.assignment_id,
         revision=0,
@@ -282,4 +282,4 @@ def test_the_same_click_from_four_processes_is_stored_once(database: Database) -
         process.kill()
     assert [process.exitcode for process in clicking] == [0] * 4
     assert len(history.recent(database, "ann")) == 1
-    assert len(oversight.judged(database, MANAGER)) == 1
+    assert len(oversight.judged(database, MANAGER, "b1")) == 1

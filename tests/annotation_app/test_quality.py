@@ -1,13 +1,12 @@
 import pytest
 
 from annotation_app.ledger.oversight import Judged
-from annotation_app.quality import agreement, strength_shares, summarise_annotators
+from annotation_app.quality import agreement, summarise_annotators
 
 
 def judged(item: int, annotator: str, preference: int, **changes: object) -> Judged:
     strengths = {4: "significantly_better", 3: "better", 2: "slightly_better"}
     values = {
-        "batch_id": "b1",
         "item_id": item,
         "annotator": annotator,
         "preference": preference,
@@ -49,13 +48,3 @@ def test_annotators_by_hand() -> None:
     # ben: item 1 as ann; item 2: ann and cem disagree, so there is no majority
     assert (ben.agrees.value, ben.agrees.n) == (1.0, 1)
     assert (cem.late, cem.agrees.n) == (1, 0)
-
-
-def test_strength_shares() -> None:
-    rows = [judged(1, "a", 4), judged(2, "a", -1), judged(3, "a", 1), judged(4, "a", 2)]
-    assert strength_shares(rows)["b1"] == {
-        "significantly_better": 0.25,
-        "better": 0.0,
-        "slightly_better": 0.25,
-        "negligibly_better": 0.5,
-    }
