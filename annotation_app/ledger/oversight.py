@@ -62,8 +62,15 @@ def judged(database: Database, manager_id: str, batch_id: str) -> list[Judged]:
 
     def query(connection: Connection) -> list[Judged]:
         allow(connection, manager_id, "manager")
+        # Not the texts: there may be a hundred thousand rows.
+        columns = (
+            *(assignments.c.item_id, assignments.c.swapped, people.c.pseudonym),
+            *(submissions.c.chosen, submissions.c.strength, submissions.c.safety_label),
+            *(submissions.c.seconds, submissions.c.late),
+        )
         of_batch = _with_people().where(items.c.batch_id == batch_id)
-        rows = connection.execute(of_batch.order_by(submissions.c.sequence))
+        lean = of_batch.with_only_columns(*columns, maintain_column_froms=True)
+        rows = connection.execute(lean.order_by(submissions.c.sequence))
         return [
             Judged(
                 item_id=row.item_id,

@@ -33,7 +33,7 @@ def publish_until_killed(place: str, manager: str, directory: Path) -> None:
     database = Database(place)
     while True:
         publish(database, manager, directory)
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def submit_often(place: str, person: str, assignment_id: str) -> None:
