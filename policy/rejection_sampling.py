@@ -95,6 +95,17 @@ def demonstrations_from(
     return result
 
 
+def those_that_fit(
+    demonstrations: Sequence[Demonstration], chat: ChatFormat, row_length: int
+) -> list[Demonstration]:
+    """Dialogues of at most a row's tokens: nobody chose the length of what was sampled."""
+    return [
+        d
+        for d in demonstrations
+        if len(chat.encode_dialogue(d.messages, loss_on=d.loss_on).ids) <= row_length
+    ]
+
+
 def _max_weights(num_samples: int, n: int) -> NDArray[np.float64]:
     """[K] probability that the i-th smallest of K is the maximum of a random N-subset."""
     total = comb(num_samples, n)

@@ -21,7 +21,7 @@ from policy.ghost_attention import (
     user_messages,
 )
 from policy.prompts import PromptSet, chat_format_of
-from policy.rejection_sampling import demonstrations_from
+from policy.rejection_sampling import demonstrations_from, those_that_fit
 from policy.sft import fine_tune
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
@@ -67,7 +67,9 @@ def main(argv: Sequence[str]) -> None:
         if not (dialogues / MANIFEST).is_file():
             rows = _sample(config, chat)
             publish(dialogues, rows, Demonstration, split="train", key="ghost-attention")
-        demonstrations = read_rows(dialogues, Demonstration, "train")
+        demonstrations = those_that_fit(
+            read_rows(dialogues, Demonstration, "train"), chat, config.train.fine_tune.row_length
+        )
         figures = fine_tune(
             demonstrations,
             (),

@@ -14,6 +14,7 @@ from policy.rejection_sampling import (
     best_of_n_curve,
     best_per_prompt,
     demonstrations_from,
+    those_that_fit,
 )
 from policy.samples import SAMPLES_FILE, read_samples, sample_records, write_samples
 from policy.sft import fine_tune
@@ -62,7 +63,9 @@ def main(argv: Sequence[str]) -> None:
     with session(config.placement):
         if not (best / MANIFEST).is_file():
             _sample_best(config, prompts, chat, run, best)
-        demonstrations = read_rows(best, Demonstration, "train")
+        demonstrations = those_that_fit(
+            read_rows(best, Demonstration, "train"), chat, config.train.fine_tune.row_length
+        )
         figures = fine_tune(
             demonstrations,
             (),
