@@ -73,8 +73,10 @@ def continue_dialogue(database: Database, person_id: str, assignment_id: str, te
     return database.write(change)
 
 
-def continuation(database: Database, person_id: str, assignment_id: str) -> tuple[Message, ...]:
-    """The dialogue up to the chosen response, if it may go on; else nothing.
+def continuation(
+    database: Database, person_id: str, assignment_id: str, batch_id: str
+) -> tuple[Message, ...]:
+    """The dialogue up to the chosen response, if it may go on and is of this batch; else nothing.
 
     Raises:
         NotAllowed: an unknown or paused person, or somebody else's dialogue.
@@ -82,7 +84,8 @@ def continuation(database: Database, person_id: str, assignment_id: str) -> tupl
 
     def query(connection: Connection) -> tuple[Message, ...]:
         allow(connection, person_id, "annotator")
-        return _continuation(connection, own_assignment(connection, person_id, assignment_id))
+        row = own_assignment(connection, person_id, assignment_id)
+        return _continuation(connection, row) if row.batch_id == batch_id else ()
 
     return database.read(query)
 

@@ -124,6 +124,9 @@ def _own_open(connection: Connection, person_id: str, batch_id: str) -> Any:
         .join(items, items.c.item_id == assignments.c.item_id)
         .where(assignments.c.person_id == person_id, assignments.c.status == "open")
         .where(items.c.batch_id == batch_id)
+        # Several, where two tabs each began a dialogue: one after the other.
+        .order_by(assignments.c.created_at, assignments.c.assignment_id)
+        .limit(1)
     )
     return connection.execute(query).one_or_none()
 

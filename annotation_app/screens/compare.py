@@ -79,7 +79,7 @@ def _choose_batch(batches: list[Progress]) -> Progress | None:
     chosen = left.segmented_control(
         "Batch", list(by_id), key="batch", default=next(iter(by_id)), required=True
     )
-    batch = by_id[chosen]
+    batch = by_id.get(chosen, there[0])  # the chosen one may have been closed meanwhile
     share = min(1.0, batch.submitted / batch.goal) if batch.goal else 0.0
     right.progress(share, text=f"{batch.submitted:,} of {batch.goal:,} annotations in this batch")
     return batch

@@ -9,12 +9,15 @@ from annotation_app.ledger.rows import View
 from annotation_app.responders.endpoint import ResponderError, sample_pair
 from annotation_app.screens.showing import show_dialogue
 from annotation_app.session import Session
+from data.schemas import Message
 
 
 def write_prompt(session: Session, batch_id: str) -> None:
     """Asks for the next turn of the dialogue just judged, if there is one left, or a first one."""
     previous = session.desk.previous
-    so_far = live.continuation(session.database, session.person_id, previous) if previous else ()
+    so_far: tuple[Message, ...] = ()
+    if previous is not None:
+        so_far = live.continuation(session.database, session.person_id, previous, batch_id)
     show_dialogue(so_far, raw=False)
     with st.form(f"write-{previous}", enter_to_submit=False):
         label = "Your next message" if so_far else "Begin a dialogue: your first message"

@@ -22,7 +22,7 @@ from annotation_app.responders.endpoint import (
 from data.dataset import read_rows
 from data.errors import ConfigError, DataError
 from data.schemas import Comparison, Message
-from tests.annotation_app.conftest import MANAGER, free_port, judgement
+from tests.annotation_app.conftest import MANAGER, Clock, free_port, judgement
 from tests.annotation_app.models import Answer, ModelServer, completion, running_models
 
 PAIR = (
@@ -107,15 +107,18 @@ def test_a_dialogue_from_the_first_message_to_two_rows(
     assert {view.response_a, view.response_b} == {"one", "two"}
     again = (Response(text="three"), Response(text="four"))  # sampled a second time, in vain
     assert live.store_responses(live_batch, "ann", view.assignment_id, again) == view
-    assert live.continuation(live_batch, "ann", view.assignment_id) == ()
+    assert live.continuation(live_batch, "ann", view.assignment_id, "live") == ()
     work.submit(live_batch, "ann", view.assignment_id, 0, judgement(side="B"))
     so_far = (Message("user", "What is up?"), Message("assistant", view.response_b))
-    assert live.continuation(live_batch, "ann", view.assignment_id) == so_far
+    assert live.continuation(live_batch, "ann", view.assignment_id, "live") == so_far
+    assert live.continuation(live_batch, "ann", view.assignment_id, "b1") == ()
     second = live.continue_dialogue(live_batch, "ann", view.assignment_id, "And now?")
     assert second.prompt == (*so_far, Message("user", "And now?"))
     live.store_responses(live_batch, "ann", second.assignment_id, PAIR)
     work.submit(live_batch, "ann", second.assignment_id, 0, judgement())
-    assert live.continuation(live_batch, "ann", second.assignment_id) == ()  # two turns it is
+    assert (
+        live.continuation(live_batch, "ann", second.assignment_id, "live") == ()
+    )  # two turns it is
     with pytest.raises(DataError, match="cannot go on"):
         live.continue_dialogue(live_batch, "ann", second.assignment_id, "And now?")
     publish(live_batch, MANAGER, tmp_path / "out")
@@ -124,13 +127,23 @@ def test_a_dialogue_from_the_first_message_to_two_rows(
     assert (batch.items, batch.submitted) == (2, 2)
 
 
+def test_two_tabs_begin_two_dialogues_and_lose_none(live_batch: Database, clock: Clock) -> None:
+    first = live.open_dialogue(live_batch, "ann", "live", "one")
+    clock.now += 1
+    second = live.open_dialogue(live_batch, "ann", "live", "two")
+    for view in (first, second):
+        assert work.next_assignment(live_batch, "ann", "live") == view
+        live.store_responses(live_batch, "ann", view.assignment_id, PAIR)
+        work.submit(live_batch, "ann", view.assignment_id, 0, judgement())
+
+
 def test_dialogues_are_their_authors_own(live_batch: Database) -> None:
     view = live.open_dialogue(live_batch, "ann", "live", "Mine")
     assert work.next_assignment(live_batch, "ben", "live") is None
     for call in (
         lambda: live.store_responses(live_batch, "ben", view.assignment_id, PAIR),
         lambda: live.continue_dialogue(live_batch, "ben", view.assignment_id, "x"),
-        lambda: live.continuation(live_batch, "ben", view.assignment_id),
+        lambda: live.continuation(live_batch, "ben", view.assignment_id, "live"),
         lambda: live.open_dialogue(live_batch, "nobody", "live", "x"),
     ):
         with pytest.raises(NotAllowed):
