@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from data.errors import ConfigError
+from data.schemas import Demonstration, Message
 from policy.prompts import PromptSet
 from policy.rejection_sampling import (
     RejectionSamplingConfig,
     best_of_n_curve,
     best_per_prompt,
     demonstrations_from,
+    those_that_fit,
 )
 from rlhf.types import FinishReason, Rollout
 from tests.reward.tiny import tiny_chat
@@ -88,3 +90,19 @@ def test_the_best_become_demonstrations(prompts: PromptSet) -> None:
 def test_one_sample_at_least() -> None:
     with pytest.raises(ConfigError, match="samples_per_prompt is 0; it must be above 0"):
         RejectionSamplingConfig(samples_per_prompt=0)
+
+
+def test_dialogues_longer_than_a_row_are_left_out() -> None:
+    chat = tiny_chat()
+    short, long = (
+        Demonstration(
+            demonstration_id=f"{count}",
+            messages=(Message("user", "one"), Message("assistant", "two " * count)),
+            domain="helpfulness",
+            source="test",
+        )
+        for count in (1, 5)
+    )
+    length = len(chat.encode_dialogue(short.messages, loss_on="all").ids)
+    assert those_that_fit([short, long], chat, length) == [short]
+    assert those_that_fit([short, long], chat, length - 1) == []
