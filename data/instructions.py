@@ -1,6 +1,7 @@
 """Standing instructions in a file: what a user asks once and means for a whole dialogue."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,12 @@ class StandingInstruction:
     text: str
     marker: str | None = None
     """The word that every obedient answer contains; None where no single word shows it."""
+
+    def obeyed_by(self, answer: str) -> bool | None:
+        """Whether the answer contains the marker as a word; None where there is no marker."""
+        if self.marker is None:
+            return None
+        return self.marker.lower() in re.findall(r"\w+", answer.lower())
 
 
 def read_instructions(path: Path) -> list[StandingInstruction]:

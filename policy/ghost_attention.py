@@ -4,7 +4,8 @@ The instruction is joined to every user message and answers are sampled from the
 it is kept in the first turn only, and the loss is zero on all tokens of the earlier turns.
 
 Where we differ: plain prompts answered by the current model are mixed in, so that nothing else is
-forgotten.
+forgotten; and where a word shows obedience, dialogues whose last answer lacks it are left out, as a
+small model would learn to forget from them.
 """
 
 import random
@@ -123,7 +124,10 @@ def dialogue_messages(
 def ghost_demonstrations(
     conversations: Sequence[Instructed], answers: Sequence[Sequence[str]]
 ) -> list[Demonstration]:
-    """Training dialogues: the instruction in the first turn only, the last answer learned."""
+    """Training dialogues: the instruction in the first turn only, the last answer learned.
+
+    Dialogues whose last answer is seen to disobey are left out.
+    """
     return [
         Demonstration(
             demonstration_id=f"ghost-{index}",
@@ -137,4 +141,5 @@ def ghost_demonstrations(
             source="ghost-attention",
         )
         for index, (conversation, said) in enumerate(zip(conversations, answers, strict=True))
+        if conversation.instruction.obeyed_by(said[-1]) is not False
     ]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from data.errors import ConfigError
 from data.instructions import StandingInstruction
 from data.intervals import Proportion, proportion
-from data.simulation.gold import words_of
 from policy.ghost_attention import Instructed
 
 TURNS = (1, 2, 4, 6)
@@ -28,12 +27,13 @@ def recall_by_turn(
     Raises:
         ConfigError: an instruction without a marker.
     """
-    markers = [_marker(c.instruction) for c in conversations]
+    for conversation in conversations:
+        _check_marker(conversation.instruction)
     result = {}
     for turn in TURNS:
         obeyed = [
-            marker in words_of(said[turn - 1])
-            for marker, said in zip(markers, answers, strict=True)
+            bool(conversation.instruction.obeyed_by(said[turn - 1]))
+            for conversation, said in zip(conversations, answers, strict=True)
             if len(said) >= turn
         ]
         if obeyed:
@@ -41,10 +41,9 @@ def recall_by_turn(
     return result
 
 
-def _marker(instruction: StandingInstruction) -> str:
+def _check_marker(instruction: StandingInstruction) -> None:
     if instruction.marker is None:
         raise ConfigError(
             f"the instruction {instruction.text!r} has no marker, so recall cannot be seen; "
             "add the word that every obedient answer contains"
         )
-    return instruction.marker

@@ -92,7 +92,7 @@ def test_or_in_the_first_one_only() -> None:
 
 
 def test_demonstrations_keep_the_instruction_in_the_first_turn() -> None:
-    found = ghost_demonstrations([LONG, SHORT], [["a", "b", "c"], ["d", "e"]])
+    found = ghost_demonstrations([LONG, SHORT], [["a", "b", "c, arr!"], ["d", "e"]])
     assert [d.messages for d in found] == [
         (
             Message("user", "Be a pirate. hi"),
@@ -100,7 +100,7 @@ def test_demonstrations_keep_the_instruction_in_the_first_turn() -> None:
             Message("user", "how are you"),
             Message("assistant", "b"),
             Message("user", "bye"),
-            Message("assistant", "c"),
+            Message("assistant", "c, arr!"),
         ),
         (
             Message("user", "Be brief. what now"),
@@ -110,6 +110,12 @@ def test_demonstrations_keep_the_instruction_in_the_first_turn() -> None:
         ),
     ]
     assert len({d.demonstration_id for d in found}) == 2
+
+
+def test_a_last_answer_that_is_seen_to_disobey_is_not_learned() -> None:
+    said = [["arr", "arr", "bye"], ["a", "b", "c, Arr!"], ["a", "b", "arrest"]]
+    found = ghost_demonstrations([LONG] * 3, said)
+    assert [d.messages[-1].content for d in found] == ["c, Arr!"]
 
 
 def test_only_the_last_answer_is_learned() -> None:
