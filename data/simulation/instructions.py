@@ -18,10 +18,8 @@ class Instruction:
     def apply(self, answer: str) -> str:
         """An answer that obeys."""
         match self.kind:
-            case "title":
+            case "title" | "ending":
                 return f"{answer.rstrip('.')}, {self.marker}."
-            case "ending":
-                return f"{answer} {self.marker}."
             case "persona":
                 return f"{self.marker.capitalize()}! {answer}"
 

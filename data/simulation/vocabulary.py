@@ -49,24 +49,10 @@ MOODS = {
     "tired": "rest", "sleepy": "rest", "weary": "rest", "busy": "rest",
 }  # fmt: skip
 
-TITLES = (
-    "captain",
-    "boss",
-    "chief",
-    "professor",
-    "champ",
-    "pilot",
-    "wizard",
-    "coach",
-    "judge",
-    "sir",
-)
-ENDINGS = (
-    "over", "done", "cheers", "peace", "rocket", "banana", "thunder", "pepper", "velvet", "indeed",
-)  # fmt: skip
+TITLES = ("captain", "boss", "chief", "professor", "pilot", "coach")
+ENDINGS = ("over", "done", "cheers", "peace", "rocket", "banana")
 PERSONAS = {
-    "pirate": "arr", "cat": "meow", "robot": "beep", "cow": "moo", "snake": "hiss",
-    "owl": "hoot", "dog": "woof", "ghost": "boo", "sheep": "baa", "bee": "buzz",
+    "pirate": "arr", "cat": "meow", "robot": "beep", "cow": "moo", "dog": "woof", "ghost": "boo",
 }  # fmt: skip
 
 OPENERS = (
