@@ -113,7 +113,7 @@ def test_another_seed_gives_other_files(tmp_path: Path, written: Path) -> None:
 def test_what_is_written(written: Path) -> None:
     assert len((written / "corpus.txt").read_text().splitlines()) == 300
     lines = [json.loads(line) for line in (written / "instructions.jsonl").read_text().splitlines()]
-    # 10 titles, 10 endings and 10 personas in two phrasings each
+    # 6 titles, 6 endings and 6 personas in two phrasings each
     assert len(lines) == 36
     assert all(line["instruction"] and line["marker"] for line in lines)
 
