@@ -8,8 +8,9 @@ PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints
 
 # Typed strictly: what other packages and other people's code rely on. To mypy, calling a module of
 # torch gives Any, so returning Any is allowed.
-STRICT := data/*.py reward/losses.py reward/combine.py policy/ppo_math.py rlhf/types.py \
-	rlhf/generation/sampling.py rlhf/generation/batching.py rlhf/model/*.py
+STRICT := data/*.py data/importers/*.py data/simulation/*.py reward/losses.py reward/combine.py \
+	policy/ppo_math.py rlhf/types.py rlhf/generation/sampling.py rlhf/generation/batching.py \
+	rlhf/model/*.py
 BENCHMARKS := $(filter-out %/__init__.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help

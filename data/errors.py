@@ -23,3 +23,15 @@ def require_positive(config: object, *names: str) -> None:
         value = getattr(config, name)
         if value <= 0:
             raise ConfigError(f"{name} is {value}; it must be above 0")
+
+
+def require_not_negative(config: object, *names: str) -> None:
+    """For a config's `__post_init__`: these fields must be 0 or more.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; it must be 0 or more")

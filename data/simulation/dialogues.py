@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from data.dataset import split_of
 from data.schemas import Demonstration, Domain, Message, Prompt, Split
@@ -152,5 +153,5 @@ def _draw_turns(rng: random.Random) -> int:
     return rng.choices(list(TURN_WEIGHTS), list(TURN_WEIGHTS.values()))[0]
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -129,6 +129,7 @@ def list_question(world: World, rng: random.Random) -> Task:
     words = rng.sample(LIST_WORDS, 3)
     shown = f"{words[0]}, {words[1]}, {words[2]}"
     operation = rng.choice(("sort", "reverse", "first", "last"))
+    rivals: tuple[str, ...] = ()
     if operation in ("sort", "reverse"):
         right = sorted(words) if operation == "sort" else words[::-1]
         question = rng.choice(
@@ -137,7 +138,7 @@ def list_question(world: World, rng: random.Random) -> Task:
             else (f"Reverse these words: {shown}.", f"Say these words backwards: {shown}.")
         )
         answers = [f"{a}, {b}, {c}." for a, b, c in _orders(words) if [a, b, c] != right]
-        answer, key, rivals = f"{right[0]}, {right[1]}, {right[2]}.", tuple(right), ()
+        answer, key = f"{right[0]}, {right[1]}, {right[2]}.", tuple(right)
     else:
         index = 0 if operation == "first" else 2
         question = rng.choice(
