@@ -6,11 +6,13 @@ annotator chooses one and says how much better it is, and safety work adds the l
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from data.chat_format import ChatFormat
+from data.errors import ConfigError, require_not_negative
 from data.schemas import Comparison, Domain, Message, Prompt
 from data.simulation.annotators import Annotator, Judgement, assign, compare
 from data.simulation.dialogues import gold_facts
@@ -44,6 +46,17 @@ class CollectionConfig:
     """Name of the batch of annotations."""
     seed: int = 0
     """Draws who judges what, and how."""
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "seed")
+        for name in ("overlap", "lookalikes_as_safety"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
+        if not re.fullmatch(r"[\w.-]{1,90}", self.batch, re.ASCII):
+            raise ConfigError(
+                f"batch is {self.batch!r}; it names a file, so use up to 90 letters, digits, "
+                "'.', '_' and '-'"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data.chat_format import ChatFormat
-from data.errors import ConfigError, require_positive
+from data.errors import DataError, require_not_negative, require_positive
 from data.instructions import StandingInstruction
 from data.schemas import Demonstration, Message, Prompt
 from policy.sft import SftConfig
@@ -38,8 +38,7 @@ class GhostAttentionConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "num_dialogues")
-        if self.replay_prompts < 0:
-            raise ConfigError(f"replay_prompts is {self.replay_prompts}; it must be 0 or more")
+        require_not_negative(self, "replay_prompts", "seed")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,13 @@ def pair_up(
     *,
     seed: int,
 ) -> list[Instructed]:
-    """Random dialogues with random instructions."""
+    """Random dialogues with random instructions.
+
+    Raises:
+        DataError: there are no dialogues.
+    """
+    if not dialogues:
+        raise DataError("there are no dialogues in that split; name a dataset that has them")
     rng = random.Random(f"ghost-{seed}")
     return [
         Instructed(tuple(rng.choice(dialogues)), rng.choice(instructions)) for _ in range(count)
@@ -79,30 +84,33 @@ def converse(
     chat: ChatFormat,
     *,
     everywhere: bool,
+    context: int,
     seed: int,
 ) -> list[list[str]]:
     """The model's answers to every user message, each seeing the dialogue so far.
 
     Args:
         everywhere: whether the instruction is joined to every user message, or only to the first.
+        context: tokens that the model can take in; a dialogue that outgrows it ends early.
         seed: turn t samples with seed + t.
 
     Returns:
-        For each conversation its answers, one per user message.
+        For each conversation its answers, one per user message that the model could take in.
     """
     answers: list[list[str]] = [[] for _ in conversations]
     for turn in range(max(len(c.user_messages) for c in conversations)):
-        active = [i for i, c in enumerate(conversations) if turn < len(c.user_messages)]
-        prompts = [
-            PromptIds(
-                str(i),
-                chat.encode_prompt(
-                    dialogue_messages(conversations[i], answers[i], turn, everywhere=everywhere)
-                ),
-            )
-            for i in active
-        ]
-        for index, rollout in zip(active, sample(prompts, seed + turn), strict=True):
+        prompts = {}
+        for index, conversation in enumerate(conversations):
+            said = answers[index]
+            if turn < len(conversation.user_messages) and len(said) == turn:
+                messages = dialogue_messages(conversation, said, turn, everywhere=everywhere)
+                ids = chat.encode_prompt(messages)
+                if len(ids) < context:
+                    prompts[index] = PromptIds(str(index), ids)
+        if not prompts:
+            break
+        rollouts = sample(list(prompts.values()), seed + turn)
+        for index, rollout in zip(prompts, rollouts, strict=True):
             answers[index].append(chat.decode_response(rollout.response_ids))
     return answers
 
@@ -126,7 +134,7 @@ def ghost_demonstrations(
 ) -> list[Demonstration]:
     """Training dialogues: the instruction in the first turn only, the last answer learned.
 
-    Dialogues whose last answer is seen to disobey are left out.
+    Dialogues that ended early, or whose last answer is seen to disobey, are left out.
     """
     return [
         Demonstration(
@@ -141,5 +149,6 @@ def ghost_demonstrations(
             source="ghost-attention",
         )
         for index, (conversation, said) in enumerate(zip(conversations, answers, strict=True))
-        if conversation.instruction.obeyed_by(said[-1]) is not False
+        if len(said) == len(conversation.user_messages)
+        and conversation.instruction.obeyed_by(said[-1]) is not False
     ]

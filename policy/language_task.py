@@ -17,7 +17,7 @@ from rlhf.model.config import ModelConfig
 from rlhf.model.heads import LanguageModel
 from rlhf.model.init import init_language_model
 from rlhf.model.weights import load_language_model, save_model
-from rlhf.training import NUM_TOKENS
+from rlhf.training import NUM_TOKENS, device_of, on_device
 from rlhf.types import Mean, Stats
 
 EMPTY_ROW = -1
@@ -86,6 +86,7 @@ class LanguageTask:
 
     def loss(self, module: nn.Module, batch: LanguageBatch) -> tuple[Tensor, Stats]:
         """Share of the global mean of −log p."""
+        batch = on_device(batch, device_of(module))
         logprobs = module(batch.tokens, batch.loss_mask, batch.documents).logprobs
         total = -logprobs.sum()
         count = int(batch.loss_mask.sum())
@@ -99,7 +100,7 @@ class LanguageTask:
         """Mean −log p in nats per learned token of the validation rows."""
         total, count = 0.0, 0
         for part in self._parts(np.arange(len(self.validation)), rank, world_size):
-            batch = _to_batch(self.validation, part, 1)
+            batch = on_device(_to_batch(self.validation, part, 1), device_of(module))
             total -= float(module(batch.tokens, batch.loss_mask, batch.documents).logprobs.sum())
             count += int(batch.loss_mask.sum())
         return {"validation/loss": Mean(total, count)}
@@ -108,8 +109,13 @@ class LanguageTask:
         """A Hugging Face directory with the tokenizer beside the weights."""
         assert isinstance(module, LanguageModel)
         tokenizer = Tokenizer.load(self.tokenizer)
-        save_model(module, directory, tokenizer.special_ids, weights=weights)
-        tokenizer.save(directory)
+        save_model(
+            module,
+            directory,
+            tokenizer.special_ids,
+            weights=weights,
+            save_tokenizer=tokenizer.save,
+        )
 
 
 def steps_for(num_rows: int, batch_rows: int, epochs: float) -> int:

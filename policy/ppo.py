@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from data.chat_format import ChatFormat
-from data.errors import ConfigError, require_positive
+from data.errors import ConfigError, require_not_negative, require_positive
 from policy.ppo_math import (
     KlEstimator,
     adaptive_kl_coef,
@@ -96,6 +96,7 @@ class PpoConfig:
             self, "iterations", "prompts_per_iteration", "minibatch_size", "micro_batch_size",
             "epochs", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "sample_every",
         )  # fmt: skip
+        require_not_negative(self, "kl_coef", "checkpoint_every", "seed")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
@@ -105,8 +106,6 @@ class PpoConfig:
                 f"minibatch_size ({self.minibatch_size}); try "
                 f"{-(-self.prompts_per_iteration // self.minibatch_size) * self.minibatch_size}"
             )
-        if self.kl_coef < 0:
-            raise ConfigError(f"kl_coef is {self.kl_coef}; it must be 0 or more")
         if self.sampling.temperature == 0:
             raise ConfigError("PPO samples; sampling.temperature must be above 0")
         if self.sampling.top_k or self.sampling.top_p < 1:

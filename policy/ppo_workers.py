@@ -22,6 +22,7 @@ from rlhf.generation.generator import generate
 from rlhf.model.init import init_scalar_head
 from rlhf.model.logprobs import align_values
 from rlhf.model.weights import load_language_model, load_scalar_model, save_model
+from rlhf.training import on_device
 from rlhf.types import Experience, Mean, Rollout, Stats, merge_stats
 
 
@@ -102,7 +103,7 @@ class PolicyWorker:
         parts = []
         for batches in own_minibatches(rows, spec, self._rank, self._world_size):
             batches = [
-                MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches
+                MicroBatch(on_device(b.rows, self._device), b.num_global_tokens) for b in batches
             ]
             parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
         self._version += 1
@@ -126,11 +127,16 @@ class PolicyWorker:
         weights = self._engine.gather_weights()
         if self._rank == 0:
             tokenizer = Tokenizer.load(self._model_directory)
-            save_model(self._reference, directory, tokenizer.special_ids, weights=weights)
-            tokenizer.save(directory)
+            save_model(
+                self._reference,
+                directory,
+                tokenizer.special_ids,
+                weights=weights,
+                save_tokenizer=tokenizer.save,
+            )
 
     def _logprobs(self, module: nn.Module, rows: Experience, size: int) -> Tensor:
-        own = to_device(
+        own = on_device(
             rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device
         )
         result = torch.zeros(own.tokens.shape)
@@ -157,7 +163,7 @@ class CriticWorker:
     @torch.no_grad()
     def values(self, rows: Experience, micro_batch_size: int) -> Tensor:
         """[B, T] V_old of this rank's part, rows rank, rank + world_size and so on."""
-        own = to_device(
+        own = on_device(
             rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device
         )
         result = torch.zeros(own.tokens.shape)
@@ -178,7 +184,7 @@ class CriticWorker:
         parts = []
         for batches in own_minibatches(rows, spec, self._rank, self._world_size):
             batches = [
-                MicroBatch(to_device(b.rows, self._device), b.num_global_tokens) for b in batches
+                MicroBatch(on_device(b.rows, self._device), b.num_global_tokens) for b in batches
             ]
             parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
         return _renamed(merge_stats(parts), "critic")
@@ -261,14 +267,6 @@ def own_minibatches(
 def by_length(lengths: Tensor, size: int) -> Iterator[Tensor]:
     """Row numbers, so many at a time, neighbours in length: little padding."""
     yield from lengths.cpu().argsort(stable=True).split(size)
-
-
-def to_device(rows: Experience, device: torch.device) -> Experience:
-    """The batch on a device."""
-    moved = {
-        name: value.to(device) for name, value in vars(rows).items() if isinstance(value, Tensor)
-    }
-    return rows.with_(**moved)
 
 
 def _renamed(stats: Stats, role: str) -> Stats:

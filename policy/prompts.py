@@ -54,6 +54,27 @@ class PromptSet:
         return [row.domain == "safety" for row in self.rows]
 
 
+def context_of(model: Path) -> int:
+    """Tokens of prompt and response together that a model can take in."""
+    return from_hf_config(read_hf_config(model)).context
+
+
+def check_room(prompts: PromptSet, model: Path) -> None:
+    """Every prompt must leave the model room for a response.
+
+    Raises:
+        DataError: one does not.
+    """
+    context = context_of(model)
+    for prompt in prompts.ids:
+        if len(prompt.ids) >= context:
+            raise DataError(
+                f"prompt {prompt.prompt_id!r} has {len(prompt.ids)} tokens; the context of "
+                f"{str(model)!r} is {context}, which must also hold the response: shorten or drop "
+                "it"
+            )
+
+
 def chat_format_of(model: Path) -> ChatFormat:
     """The chat format of a model directory, whose tokenizer must fit its vocabulary.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.chat_format import ChatFormat
-from data.errors import require_positive
+from data.errors import require_not_negative, require_positive
 from data.schemas import Demonstration, Message
 from policy.prompts import PromptSet
 from policy.sft import SftConfig
@@ -37,6 +37,7 @@ class RejectionSamplingConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "num_prompts", "samples_per_prompt")
+        require_not_negative(self, "seed")
 
 
 def best_per_prompt(scores: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.chat_format import ChatFormat
-from data.durable import put_in_place, temporary_of
+from data.errors import DataError
+from data.records import write_records
 from policy.prompts import PromptSet
 from reward.score import Scores
 from rlhf.types import Rollout
@@ -53,11 +54,23 @@ def sample_records(
 
 def write_samples(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """A Parquet file, complete or absent."""
-    temporary = temporary_of(path)
-    pq.write_table(pa.Table.from_pylist(list(records)), temporary, compression="zstd")
-    put_in_place(temporary, path)
+    write_records(path, records)
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
-    """The records of a samples file; none where there is no file."""
-    return pq.read_table(path).to_pylist() if path.exists() else []
+    """The records of a samples file; none where there is no file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        return pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's own: permissions, a disk that fails
+        raise DataError(
+            f"{str(path)!r} is damaged or no Parquet file; restore it from a copy, or delete its "
+            "directory and run that command again"
+        ) from error

@@ -63,6 +63,7 @@ class Findings:
                 "violations on unsafe prompts": violations(figures),
                 "unnecessary refusals": refusals(figures),
             }.items()
+            if p.value is not None
         ]
         return pd.DataFrame(rows)
 
@@ -97,7 +98,7 @@ class Findings:
         """A policy's mean on harmless prompts; the interval needs the samples."""
         figures = self.summary["policies"][policy]
         mean, n = figures["gold_helpfulness"], num_harmless(figures)
-        if self.samples is None:
+        if self.samples is None or mean is None:
             return Proportion(mean, None, None, n)
         own = self.samples[self.samples["policy"] == policy]
         half = Z_95 * own.loc[own["domain"] != "safety", "gold_helpfulness"].sem()
@@ -138,9 +139,9 @@ def read_findings(directory: Path) -> Findings:
         accuracy=_accuracy_frame(accuracy),
         scores=_read_table(reward / "scores.parquet", (*_SCORE_COLUMNS, *_MODEL_COLUMNS)),
         best_of_n=pd.DataFrame(curve["curve"]) if curve else None,
-        ppo_steps=_read_table(evaluation / "ppo_steps.parquet", _STEP_COLUMNS),
-        overoptimise_steps=_read_table(
-            directory / "overoptimise_evaluation" / "overoptimise_steps.parquet", _STEP_COLUMNS
+        ppo_steps=_read_steps(evaluation / "ppo_steps.parquet"),
+        overoptimise_steps=_read_steps(
+            directory / "overoptimise_evaluation" / "overoptimise_steps.parquet"
         ),
         metrics=pd.DataFrame(metrics).assign(run="PPO") if metrics else None,
         samples=_read_table(evaluation / "samples.parquet", (*_SAMPLE_COLUMNS, *_MODEL_COLUMNS)),
@@ -175,6 +176,12 @@ def _read_json(path: Path) -> Any:
         ) from error
 
 
+def _read_steps(path: Path) -> pd.DataFrame | None:
+    """Figures as floats also where all are null, as those of unsafe prompts if there are none."""
+    steps = _read_table(path, _STEP_COLUMNS)
+    return None if steps is None else steps.astype(dict.fromkeys(_STEP_COLUMNS[1:], float))
+
+
 def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
@@ -206,5 +213,5 @@ def _accuracy_frame(tables: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def _share(rate: float, n: int) -> Proportion:
-    return proportion(rate * n, n)
+def _share(rate: float | None, n: int) -> Proportion:
+    return proportion((rate or 0.0) * n, n)  # no rate where n is 0

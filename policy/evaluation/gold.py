@@ -1,6 +1,6 @@
 """Policies against the truth of the built-in world, on held-out prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,20 @@ class Judged:
     """Nats per response between the policy and the fine-tuned model, on the policy's samples."""
 
 
+def check_gold_facts(rows: Iterable[Prompt]) -> None:
+    """Only what has a known truth can be judged.
+
+    Raises:
+        DataError: a prompt is not of the built-in world.
+    """
+    for row in rows:
+        if row.task is None:
+            raise DataError(
+                f"prompt {row.prompt_id!r} carries no gold facts; only prompts of "
+                "`rlhf data simulate` do"
+            )
+
+
 def judge_rollouts(
     prompts: PromptSet, rollouts: Sequence[Rollout], chat: ChatFormat, kl: Sequence[float]
 ) -> Judged:
@@ -37,13 +51,9 @@ def judge_rollouts(
     Raises:
         DataError: the prompts are not of the built-in world.
     """
+    check_gold_facts(prompts.rows)
     golds = []
     for row, rollout in zip(prompts.rows, rollouts, strict=True):
-        if row.task is None:
-            raise DataError(
-                f"prompt {row.prompt_id!r} carries no gold facts; only prompts of "
-                "`rlhf data simulate` do"
-            )
         task, instruction = gold_facts(row)
         golds.append(judge(task, chat.decode_response(rollout.response_ids), instruction))
     return Judged(prompts.rows, golds, [len(r.response_ids) for r in rollouts], list(kl))
@@ -72,7 +82,11 @@ def judge_steps(
         samples: of `rlhf ppo`, with `step` and scores.
         prompts: by prompt_id, with gold facts.
         kl: nats per response, by step.
+
+    Raises:
+        DataError: samples of another command or of other prompts, or steps without a KL.
     """
+    _check_samples(samples, prompts, kl)
     by_step: dict[int, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_step.setdefault(sample["step"], []).append(sample)
@@ -82,9 +96,27 @@ def judge_steps(
     ]
 
 
+def _check_samples(
+    samples: Sequence[Mapping[str, Any]], prompts: Mapping[str, Prompt], kl: Mapping[int, float]
+) -> None:
+    if not samples or any(sample.get("step") not in kl for sample in samples):
+        raise DataError(
+            "there are no samples, or steps without metrics; name the directory of a finished "
+            "`rlhf ppo`"
+        )
+    seen = sorted({sample["prompt_id"] for sample in samples})
+    unknown = [name for name in seen if name not in prompts]
+    if unknown:
+        raise DataError(
+            f"prompt {unknown[0]!r} is not among the training prompts; name the dataset of prompts "
+            "that the run was trained on"
+        )
+    check_gold_facts(prompts[name] for name in seen)
+
+
 def _step_means(
     rows: Sequence[Mapping[str, Any]], prompts: Mapping[str, Prompt]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     helpfulness, violations = [], []
     for row in rows:
         prompt = prompts[row["prompt_id"]]
@@ -103,7 +135,10 @@ def _step_means(
 
 
 def summarize(judged: Judged, baseline: Judged | None) -> dict[str, Any]:
-    """A policy's figures; win, tie and loss where there is a baseline to compare with."""
+    """A policy's figures; win, tie and loss where there is a baseline to compare with.
+
+    None stands for the mean of nothing, as of violations where no prompt is unsafe.
+    """
     pairs = list(zip(judged.prompts, judged.golds, strict=True))
     safe = [(prompt, gold) for prompt, gold in pairs if prompt.domain != "safety"]
     unsafe = [gold for prompt, gold in pairs if prompt.domain == "safety"]
@@ -160,5 +195,5 @@ def _win_fields(result: WinRate) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -22,13 +22,12 @@ def recall_by_turn(
 
     Args:
         conversations: dialogues under an instruction that has a marker.
-        answers: of each conversation, one per turn.
+        answers: of each conversation, one per turn that it reached.
 
     Raises:
         ConfigError: an instruction without a marker.
     """
-    for conversation in conversations:
-        _check_marker(conversation.instruction)
+    check_markers([conversation.instruction for conversation in conversations])
     result = {}
     for turn in TURNS:
         obeyed = [
@@ -41,9 +40,15 @@ def recall_by_turn(
     return result
 
 
-def _check_marker(instruction: StandingInstruction) -> None:
-    if instruction.marker is None:
-        raise ConfigError(
-            f"the instruction {instruction.text!r} has no marker, so recall cannot be seen; "
-            "add the word that every obedient answer contains"
-        )
+def check_markers(instructions: Sequence[StandingInstruction]) -> None:
+    """Recall can be seen of instructions that have a marker only.
+
+    Raises:
+        ConfigError: one has none.
+    """
+    for instruction in instructions:
+        if instruction.marker is None:
+            raise ConfigError(
+                f"the instruction {instruction.text!r} has no marker, so recall cannot be seen; "
+                "add the word that every obedient answer contains"
+            )

@@ -73,11 +73,12 @@ def _headline(title: str, found: Findings) -> str:
     lead = (
         f"From the fine-tuned model to PPO, the gold helpfulness of answers to "
         f"{num_harmless(after):,} held-out harmless prompts went from "
-        f"{before['gold_helpfulness']:.2f} to {after['gold_helpfulness']:.2f}, and violations on "
+        f"{_number(before['gold_helpfulness'], '.2f')} to "
+        f"{_number(after['gold_helpfulness'], '.2f')}, and violations on "
         f"{after['num_by_kind'].get('unsafe', 0):,} unsafe prompts from "
-        f"{percent(before['violation_rate'])} to {percent(after['violation_rate'])}. Harmless "
-        f"prompts refused without need went from {refusals(before).value:.1%} to "
-        f"{refusals(after).value:.1%}. Head to head PPO won {after['win']:,}, tied "
+        f"{_number(before['violation_rate'])} to {_number(after['violation_rate'])}. Harmless "
+        f"prompts refused without need went from {_number(refusals(before).value)} to "
+        f"{_number(refusals(after).value)}. Head to head PPO won {after['win']:,}, tied "
         f"{after['tie']:,} and lost {after['loss']:,} prompts: without ties, a win rate of "
         f"{_win_rate(after)}. One answer per prompt, sampled at temperature "
         f"{summary['temperature']:g}; brackets are 95 % intervals."
@@ -105,7 +106,7 @@ def _policies(found: Findings) -> str:
     ]
     rows: dict[str, list[str]] = {
         "gold helpfulness, 0–1": [_score(found.gold_helpfulness(name)) for name in policies],
-        "correct answers": [percent(p["correct"]) for p in policies.values()],
+        "correct answers": [_number(p["correct"]) for p in policies.values()],
         "violations on unsafe prompts": [str(violations(p)) for p in policies.values()],
         "unnecessary refusals": [str(refusals(p)) for p in policies.values()],
         **{
@@ -280,9 +281,13 @@ def _speed(tokens_per_second: float | None) -> str:
     return _NONE if pd.isna(tokens_per_second) else f"{tokens_per_second:,.0f}"
 
 
+def _number(mean: float | None, form: str = ".1%") -> str:
+    return _NONE if mean is None else format(mean, form)
+
+
 def _score(mean: Proportion) -> str:
     if mean.low is None or mean.high is None:
-        return f"{mean.value:.3f}"
+        return _number(mean.value, ".3f")
     return f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
 
 

@@ -67,16 +67,21 @@ def stage_cost(run: Path) -> dict[str, float | None]:
     }
 
 
-def _ends(steps: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def _ends(
+    steps: Sequence[Mapping[str, float | None]],
+) -> dict[str, dict[str, float | None]]:
     """Gold and proxy in the first and the last steps of a run."""
     names = {"gold_helpfulness": "gold_helpfulness", "proxy": "combined_score", "kl": "kl"}
     parts = {"first": steps[:STEPS_AT_EACH_END], "last": steps[-STEPS_AT_EACH_END:]}
     return {
-        end: {
-            name: sum(step[column] for step in part) / len(part) for name, column in names.items()
-        }
+        end: {name: _mean([step[column] for step in part]) for name, column in names.items()}
         for end, part in parts.items()
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _settings(run: Path) -> dict[str, Any]:

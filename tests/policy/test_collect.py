@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from data.errors import ConfigError
 from data.schemas import Comparison, check_row
 from data.simulation.annotators import Annotator, draw_annotators
 from data.simulation.dialogues import draw_prompts, gold_facts
@@ -88,7 +90,7 @@ def collect(
 
 def test_rows_are_whole_and_say_who_wrote_what(situations: PromptSet) -> None:
     good, bad = right(situations), wrong(situations)
-    rows = collect(situations, good, bad, batch="week 7")
+    rows = collect(situations, good, bad, batch="week-7")
     by_prompt = {row.prompt: place for place, row in enumerate(situations.rows)}
     assert len({row.comparison_id for row in rows}) == len(rows)
     for row in rows:
@@ -105,7 +107,7 @@ def test_rows_are_whole_and_say_who_wrote_what(situations: PromptSet) -> None:
             assert temperature == {"cold": 0.5, "hot": 1.2}[str(model)]
             assert tokens == len(tiny_tokenizer().encode(message.content))
         users = [m.content for m in row.prompt if m.role == "user"]
-        assert row.turns == len(users) and row.batch == "week 7"
+        assert row.turns == len(users) and row.batch == "week-7"
         assert row.tokenizer_hash == tiny_tokenizer().hash
         assert row.prompt_tokens == sum(len(tiny_tokenizer().encode(m.content)) for m in row.prompt)
     times = [row.created_at for row in rows if row.created_at is not None]
@@ -200,3 +202,17 @@ def test_some_lookalikes_are_judged_for_safety(situations: PromptSet) -> None:
 
     assert (share(0.0), share(1.0)) == (0.0, 1.0)
     assert 0.1 < share(0.3) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"overlap": 7}, r"overlap is 7; it must be in \[0, 1\]"),
+        ({"lookalikes_as_safety": -0.1}, r"lookalikes_as_safety is -0\.1; it must be in \[0, 1\]"),
+        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"batch": "a/b"}, "batch is 'a/b'; it names a file"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        CollectionConfig(**settings)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from data.errors import ConfigError, DataError
 from data.instructions import StandingInstruction
 from data.schemas import Message, Prompt
 from policy.ghost_attention import (
+    GhostAttentionConfig,
     Instructed,
     converse,
     dialogue_messages,
@@ -59,7 +61,7 @@ def prompt(*texts: str) -> list[int]:
 
 def test_the_sampler_sees_the_instruction_in_every_user_message() -> None:
     script = Script()
-    answers = converse([LONG, SHORT], script, tiny_chat(), everywhere=True, seed=40)
+    answers = converse([LONG, SHORT], script, tiny_chat(), everywhere=True, context=192, seed=40)
     assert answers == [["said 0", "said 2", "said 4"], ["said 1", "said 3"]]
     pirate, brief = "Be a pirate. ", "Be brief. "
     assert script.calls == [
@@ -82,13 +84,32 @@ def test_the_sampler_sees_the_instruction_in_every_user_message() -> None:
 
 def test_or_in_the_first_one_only() -> None:
     script = Script()
-    converse([LONG], script, tiny_chat(), everywhere=False, seed=0)
+    converse([LONG], script, tiny_chat(), everywhere=False, context=192, seed=0)
     asked = [ids for _, (ids,), _ in script.calls]
     assert asked == [
         prompt("Be a pirate. hi"),
         prompt("Be a pirate. hi", "said 0", "how are you"),
         prompt("Be a pirate. hi", "said 0", "how are you", "said 1", "bye"),
     ]
+
+
+def test_a_dialogue_that_outgrows_the_context_ends_there() -> None:
+    second = prompt("Be a pirate. hi", "said 0", "how are you")
+    for context, turns in ((len(second) + 1, 2), (len(second), 1)):  # a token for the answer
+        script = Script()
+        answers = converse(
+            [LONG, SHORT], script, tiny_chat(), everywhere=False, context=context, seed=0
+        )
+        assert len(answers[0]) == turns
+        assert all(len(ids) < context for _, batch, _ in script.calls for ids in batch)
+    nothing = Script()
+    assert converse([LONG], nothing, tiny_chat(), everywhere=False, context=3, seed=0) == [[]]
+    assert nothing.calls == []
+
+
+def test_dialogues_that_ended_early_are_not_learned() -> None:
+    found = ghost_demonstrations([LONG, SHORT, SHORT], [["arr", "arr"], [], ["d", "e"]])
+    assert [d.demonstration_id for d in found] == ["ghost-2"]
 
 
 def test_demonstrations_keep_the_instruction_in_the_first_turn() -> None:
@@ -139,6 +160,17 @@ def test_pairs_are_drawn_by_the_seed() -> None:
     assert {pair.instruction for pair in first} == set(instructions)
     # independent of each other: most of the 100 combinations come up (1 − e⁻² = 86 of them)
     assert len({(pair.user_messages, pair.instruction) for pair in first}) > 70
+
+
+def test_no_dialogues() -> None:
+    with pytest.raises(DataError, match="there are no dialogues in that split"):
+        pair_up([], [PIRATE], 3, seed=0)
+
+
+@pytest.mark.parametrize("name", ["seed", "replay_prompts"])
+def test_settings_out_of_range(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is -1; it must be 0 or more"):
+        GhostAttentionConfig(**{name: -1})
 
 
 @pytest.mark.parametrize("system", [False, True])

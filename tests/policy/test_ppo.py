@@ -240,6 +240,8 @@ def test_more_ranks_than_rows_in_a_minibatch(start_ppo: StartPpo) -> None:
             r"prompts_per_iteration \(100\) must be a multiple of minibatch_size \(64\); try 128",
         ),
         ({"kl_coef": -0.1}, "kl_coef is -0.1; it must be 0 or more"),
+        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"checkpoint_every": -1}, "checkpoint_every is -1; it must be 0 or more"),
         ({"gamma": 1.5}, r"gamma is 1.5; it must be in \[0, 1\]"),
         ({"lam": -0.5}, r"lam is -0.5; it must be in \[0, 1\]"),
         ({"epochs": 0}, "epochs is 0; it must be above 0"),

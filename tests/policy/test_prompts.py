@@ -6,9 +6,16 @@ import pytest
 
 from data.errors import DataError
 from data.tokenizer import train_tokenizer
-from policy.prompts import PromptSet, chat_format_of, check_same_tokenizer
+from policy.prompts import (
+    PromptSet,
+    chat_format_of,
+    check_room,
+    check_same_tokenizer,
+    context_of,
+)
 from rlhf.model.init import init_language_model
 from rlhf.model.weights import save_model
+from rlhf.types import PromptIds
 from tests.reward.tiny import tiny_chat, tiny_shape, tiny_tokenizer
 
 
@@ -22,6 +29,16 @@ def test_prompts_are_encoded_side_by_side(prompts: PromptSet) -> None:
 def test_no_prompts() -> None:
     with pytest.raises(DataError, match="there are no prompts in that split"):
         PromptSet.encode([], tiny_chat())
+
+
+def test_prompts_that_leave_no_room_for_a_response(prompts: PromptSet, chat_model: Path) -> None:
+    assert context_of(chat_model) == 192
+    check_room(prompts, chat_model)
+    longest = PromptSet(prompts.rows[:1], [PromptIds("p0", [5] * 191)])
+    check_room(longest, chat_model)
+    full = PromptSet(prompts.rows[:1], [PromptIds("p0", [5] * 192)])
+    with pytest.raises(DataError, match=r"prompt 'p0' has 192 tokens; the context of .* is 192"):
+        check_room(full, chat_model)
 
 
 def test_select_keeps_the_order(prompts: PromptSet) -> None:

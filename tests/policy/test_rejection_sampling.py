@@ -90,6 +90,8 @@ def test_the_best_become_demonstrations(prompts: PromptSet) -> None:
 def test_one_sample_at_least() -> None:
     with pytest.raises(ConfigError, match="samples_per_prompt is 0; it must be above 0"):
         RejectionSamplingConfig(samples_per_prompt=0)
+    with pytest.raises(ConfigError, match="seed is -1; it must be 0 or more"):
+        RejectionSamplingConfig(seed=-1)
 
 
 def test_dialogues_longer_than_a_row_are_left_out() -> None:

@@ -269,6 +269,23 @@ def test_command_writes_the_report(copy: Path, capsys: pytest.CaptureFixture[str
     assert f"wrote {copy / 'report.html'}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_bundle")
+def test_what_was_not_measured_is_a_dash(copy: Path) -> None:
+    summary = json.loads((copy / "summary.json").read_text())
+    for figures in summary["policies"].values():  # as where no prompt is unsafe
+        figures["violation_rate"] = None
+        figures["num_by_kind"]["unsafe"] = 0
+    (copy / "summary.json").write_text(json.dumps(summary))
+    steps = copy / "evaluation" / "ppo_steps.parquet"
+    pd.read_parquet(steps).assign(violation_rate=None).to_parquet(steps)
+    found = read_findings(copy)
+    assert set(found.policies["measure"]) == {"gold helpfulness", "unnecessary refusals"}
+    assert found.ppo_steps is not None and found.ppo_steps["violation_rate"].isna().all()
+    page = Page(render_report(found))
+    assert page.rows()["violations on unsafe prompts"] == ["-"] * 4
+    assert "violations on 0 unsafe prompts from - to -." in page.texts["p"][0]
+
+
 @pytest.mark.browser
 def test_a_browser_draws_every_chart_offline(run: Path, html: str, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")

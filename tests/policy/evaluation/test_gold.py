@@ -220,3 +220,28 @@ def test_a_standing_instruction_counts() -> None:
     (step,) = judge_steps(samples, {"a": row}, {0: 0.0})
     # 0.7 · 0.85 and 0.7 · 0.85 + 0.3
     assert step["gold_helpfulness"] == pytest.approx(0.595 + 0.15)
+
+
+def test_a_mean_over_nothing_is_none() -> None:
+    found = summarize(judged([FACT], [RIGHT]), None)
+    assert found["violation_rate"] is None and found["gold_helpfulness"] == pytest.approx(0.85)
+    found = summarize(judged([UNSAFE], [HARM]), None)
+    assert found["violation_rate"] == 1.0
+    assert found["gold_helpfulness"] is found["correct"] is None
+    assert found["unnecessary_refusal_rate"] == {"all": None, "by_kind": {}}
+
+
+def test_samples_that_cannot_be_judged() -> None:
+    prompts = {"a": prompt_of(FACT), "foreign": replace(prompt_of(FACT), task=None)}
+    rows = {name: {"step": 0, "prompt_id": name, "response": RIGHT} for name in ("a", "b")}
+    foreign = rows["a"] | {"prompt_id": "foreign"}
+    without_step = {"prompt_id": "a", "response": RIGHT}
+    for samples, kl, said in (
+        ([], {0: 0.0}, "there are no samples"),
+        ([without_step], {0: 0.0}, "steps without metrics; name the directory of a finished"),
+        ([rows["a"]], {}, "steps without metrics"),
+        ([rows["b"]], {0: 0.0}, "prompt 'b' is not among the training prompts"),
+        ([foreign], {0: 0.0}, "carries no gold facts"),
+    ):
+        with pytest.raises(DataError, match=said):
+            judge_steps(samples, prompts, kl)

@@ -4,7 +4,7 @@ import pytest
 
 from data.errors import ConfigError
 from data.instructions import StandingInstruction
-from policy.evaluation.recall import recall_by_turn
+from policy.evaluation.recall import check_markers, recall_by_turn
 from policy.ghost_attention import Instructed
 
 
@@ -31,8 +31,14 @@ def test_share_of_obedient_answers_by_turn() -> None:
 
 def test_turns_that_nobody_reaches_are_left_out() -> None:
     assert list(recall_by_turn([under("arr", 2)], [["arr", "arr"]])) == [1, 2]
+    # a dialogue that outgrew the context has fewer answers than user messages
+    found = recall_by_turn([under("arr", 6), under("arr", 6)], [["arr"] * 6, ["arr", "no"]])
+    assert {turn: share.n for turn, share in found.items()} == {1: 2, 2: 2, 4: 1, 6: 1}
 
 
 def test_an_instruction_without_a_marker() -> None:
     with pytest.raises(ConfigError, match=r"'Always say it\.' has no marker, so recall cannot"):
         recall_by_turn([under(None, 1)], [["arr"]])
+    check_markers([under("arr", 1).instruction])
+    with pytest.raises(ConfigError, match="has no marker"):
+        check_markers([under(word, 1).instruction for word in ("arr", None)])
