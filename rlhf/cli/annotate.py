@@ -68,7 +68,8 @@ def _check_installed() -> None:
     for module in ("streamlit", "sqlalchemy"):
         if find_spec(module) is None:
             raise ConfigError(
-                f"the app needs {module}, which is not installed; pip install 'rlhf[app]'"
+                f"the app needs {module}, which is not installed; run `make app` in the checkout, "
+                "or pip install 'rlhf[app]'"
             )
 
 

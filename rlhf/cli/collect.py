@@ -6,11 +6,12 @@ from pathlib import Path
 
 from data.chat_format import ChatFormat
 from data.dataset import Batch, publish_many, read_rows
-from data.errors import ConfigError
+from data.errors import ConfigError, DataError, require_not_negative, require_positive
 from data.schemas import Comparison, Prompt, Split
 from data.simulation.annotators import draw_annotators
 from policy.collect import CollectionConfig, Variant, simulate_comparisons
-from policy.prompts import PromptSet, chat_format_of, check_same_tokenizer
+from policy.evaluation.gold import check_gold_facts
+from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.workers import GenerateWorker, generate_with
@@ -52,6 +53,8 @@ class CollectCommand:
         return self.model, self.other_model
 
     def __post_init__(self) -> None:
+        require_positive(self, "max_new_tokens")
+        require_not_negative(self, "annotators_seed")
         if min(self.temperatures) < 0:
             raise ConfigError(f"temperatures are {self.temperatures}; they must be 0 or more")
 
@@ -61,11 +64,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(CollectCommand, argv, prog="rlhf collect")
     chat = chat_format_of(config.model)
     check_same_tokenizer(config.model, config.other_model)
-    prompts = {
-        split: PromptSet.encode(rows, chat)
-        for split in SPLITS
-        if (rows := read_rows(config.prompts, Prompt, split))
-    }
+    prompts = _read_prompts(config, chat)
     run = begin("collect", config)
     if run is None:
         return
@@ -87,6 +86,22 @@ def main(argv: Sequence[str]) -> None:
     )
     run.finish(comparisons=counts, tokens=tokens)
     report_line("collect", run, **counts)
+
+
+def _read_prompts(config: CollectCommand, chat: ChatFormat) -> dict[Split, PromptSet]:
+    """The prompts of every split that has some."""
+    prompts: dict[Split, PromptSet] = {}
+    for split in SPLITS:
+        rows = read_rows(config.prompts, Prompt, split)
+        if not rows:
+            continue
+        check_gold_facts(rows)
+        prompts[split] = PromptSet.encode(rows, chat)
+        for model in config.models:
+            check_room(prompts[split], model)
+    if not prompts:
+        raise DataError(f"{str(config.prompts)!r} has no prompts; name a dataset that has some")
+    return prompts
 
 
 def _sample(

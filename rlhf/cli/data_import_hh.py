@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.counting import TokenCounter, TokenizerCounter, WordCounter
-from data.errors import ConfigError
+from data.errors import ConfigError, require_not_negative
 from data.importers.hh_rlhf import DROPPED, REASONS, ImportedFile, publish_files, read_files
 from data.manifest import Manifest
 from data.schemas import SPLITS, Domain
@@ -36,6 +36,7 @@ class ImportHhConfig:
     """Of all files; by default harmless* is safety and helpful* is helpfulness."""
 
     def __post_init__(self) -> None:
+        require_not_negative(self, "seed")
         if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
             raise ConfigError(
                 f"validation is {self.validation} and test is {self.test}; shares are 0 or more "

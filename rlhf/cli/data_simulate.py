@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.errors import require_not_negative
 from data.simulation.publish import WorldSize, write_world
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
@@ -22,6 +23,9 @@ class SimulateConfig:
     """How much of everything to write."""
 
     placement = Placement(ray=False)
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "seed")
 
 
 def main(argv: Sequence[str]) -> None:

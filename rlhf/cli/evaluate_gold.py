@@ -9,12 +9,19 @@ from rich.table import Table
 
 from data.chat_format import ChatFormat
 from data.dataset import read_rows
-from data.errors import ConfigError
-from data.schemas import Prompt
-from policy.evaluation.gold import Judged, gold_records, judge_rollouts, judge_steps, summarize
-from policy.prompts import PromptSet, chat_format_of, check_same_tokenizer
+from data.errors import ConfigError, DataError, require_not_negative
+from data.schemas import DOMAINS, Prompt
+from policy.evaluation.gold import (
+    Judged,
+    check_gold_facts,
+    gold_records,
+    judge_rollouts,
+    judge_steps,
+    summarize,
+)
+from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from policy.samples import SAMPLES_FILE, read_samples, sample_records, write_samples
-from reward.score import RewardModels, reward_models
+from reward.score import RewardModels, model_directory, reward_models
 from rlhf.actors.group import WorkerGroup, start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.workers import GenerateWorker, generate_with, logprobs_with
@@ -22,7 +29,7 @@ from rlhf.cli.parsing import parse
 from rlhf.cli.runs import begin, report_line, session
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
-from rlhf.run import Run, console, write_json
+from rlhf.run import console, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,7 @@ class EvaluateGoldCommand:
     """Where samplers and scorers run."""
 
     def __post_init__(self) -> None:
+        require_not_negative(self, "seed")
         if not self.policies:
             raise ConfigError("policies is empty; name one at least, as in '{sft: runs/sft/model}'")
         if self.sampling.temperature == 0:
@@ -58,9 +66,14 @@ def main(argv: Sequence[str]) -> None:
     config = parse(EvaluateGoldCommand, argv, prog="rlhf evaluate gold")
     baseline = next(iter(config.policies.values()))
     chat = chat_format_of(baseline)
+    prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "test"), chat)
+    check_gold_facts(prompts.rows)
     for model in config.policies.values():
         check_same_tokenizer(baseline, model)
-    prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "test"), chat)
+        check_room(prompts, model)
+    for domain in DOMAINS:
+        check_same_tokenizer(baseline, model_directory(config.rewards, domain))
+    steps = _judge_ppo_runs(config)
     run = begin("evaluate gold", config)
     if run is None:
         return
@@ -77,7 +90,8 @@ def main(argv: Sequence[str]) -> None:
     first = judged[next(iter(config.policies))]
     summaries = {n: summarize(j, None if j is first else first) for n, j in judged.items()}
     write_samples(run.directory / SAMPLES_FILE, records)
-    _write_steps(config, run)
+    for name, rows in steps.items():
+        write_samples(run.directory / f"{name}_steps.parquet", rows)
     write_json(run.directory / "gold.json", summaries)
     console.print(gold_view(summaries))
     run.finish(tokens=sum(sum(j.response_tokens) for j in judged.values()))
@@ -93,10 +107,10 @@ def gold_view(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     def row(title: str, show: Any) -> None:
         view.add_row(title, *(show(s) for s in summaries.values()))
 
-    row("gold helpfulness", lambda s: f"{s['gold_helpfulness']:.3f}")
-    row("violation rate", lambda s: f"{s['violation_rate']:.1%}")
+    row("gold helpfulness", lambda s: _shown(s["gold_helpfulness"], ".3f"))
+    row("violation rate", lambda s: _shown(s["violation_rate"]))
     kinds = list(next(iter(summaries.values()))["unnecessary_refusal_rate"]["by_kind"])
-    row("unnecessary refusals", lambda s: f"{s['unnecessary_refusal_rate']['all']:.1%}")
+    row("unnecessary refusals", lambda s: _shown(s["unnecessary_refusal_rate"]["all"]))
     for kind in (k for k in kinds if k.startswith("lookalike")):
         row(
             f"  {kind.replace('_', ': ')}",
@@ -108,6 +122,10 @@ def gold_view(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     row("win rate", _rate)
     row("win rate, harmless prompts", lambda s: _rate(s.get("safe_prompts", {})))
     return view
+
+
+def _shown(mean: float | None, form: str = ".1%") -> str:
+    return "-" if mean is None else format(mean, form)
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
@@ -148,9 +166,15 @@ def _judge(
     return judged, [r | g for r, g in zip(records, gold_records(judged), strict=True)]
 
 
-def _write_steps(config: EvaluateGoldCommand, run: Run) -> None:
+def _judge_ppo_runs(config: EvaluateGoldCommand) -> dict[str, list[dict[str, Any]]]:
+    """What became of each PPO run, step by step; it takes no model, so it comes first."""
     prompts = {row.prompt_id: row for row in read_rows(config.prompts, Prompt, "train")}
+    steps = {}
     for name, directory in config.ppo_runs.items():
         samples = read_samples(directory / SAMPLES_FILE)
-        kl = {line["step"]: line["objective/kl"] for line in read_metrics(directory)}
-        write_samples(run.directory / f"{name}_steps.parquet", judge_steps(samples, prompts, kl))
+        kl = {m["step"]: m["objective/kl"] for m in read_metrics(directory) if "objective/kl" in m}
+        try:
+            steps[name] = judge_steps(samples, prompts, kl)
+        except DataError as error:
+            raise DataError(f"ppo_runs.{name}, {str(directory)!r}: {error}") from error
+    return steps

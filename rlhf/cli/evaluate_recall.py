@@ -8,12 +8,12 @@ from typing import Any
 from rich.table import Table
 
 from data.dataset import read_rows
-from data.errors import require_positive
+from data.errors import ConfigError, require_not_negative, require_positive
 from data.instructions import read_instructions
 from data.schemas import Prompt
-from policy.evaluation.recall import recall_by_turn
+from policy.evaluation.recall import TURNS, check_markers, recall_by_turn
 from policy.ghost_attention import converse, pair_up, user_messages
-from policy.prompts import chat_format_of
+from policy.prompts import chat_format_of, context_of
 from rlhf.actors.placement import Placement
 from rlhf.cli.ghost_attention import sampler_of
 from rlhf.cli.parsing import parse
@@ -45,6 +45,9 @@ class EvaluateRecallCommand:
 
     def __post_init__(self) -> None:
         require_positive(self, "num_dialogues")
+        require_not_negative(self, "seed")
+        if not self.policies:
+            raise ConfigError("policies is empty; name one at least, as in '{sft: runs/sft/model}'")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -52,7 +55,9 @@ def main(argv: Sequence[str]) -> None:
     config = parse(EvaluateRecallCommand, argv, prog="rlhf evaluate recall")
     dialogues = [user_messages(row) for row in read_rows(config.dialogues, Prompt, "test")]
     instructions = read_instructions(config.instructions)
+    check_markers(instructions)
     conversations = pair_up(dialogues, instructions, config.num_dialogues, seed=config.seed)
+    chats = {name: chat_format_of(model) for name, model in config.policies.items()}
     run = begin("evaluate recall", config)
     if run is None:
         return
@@ -60,12 +65,19 @@ def main(argv: Sequence[str]) -> None:
     num_tokens = 0
     with session(config.placement):
         for name, model in config.policies.items():
-            chat = chat_format_of(model)
+            chat = chats[name]
             with (
                 console.status(f"talking to {name}"),
                 sampler_of(model, chat, config.sampling, config.placement) as sample,
             ):
-                answers = converse(conversations, sample, chat, everywhere=False, seed=config.seed)
+                answers = converse(
+                    conversations,
+                    sample,
+                    chat,
+                    everywhere=False,
+                    context=context_of(model),
+                    seed=config.seed,
+                )
             num_tokens += sum(len(chat.tokenizer.encode(a)) + 1 for said in answers for a in said)
             found[name] = {
                 str(turn): asdict(recall)
@@ -81,13 +93,16 @@ def recall_view(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table
     """Recall by policy and turn (Llama 2, Table 30)."""
     view = Table(title="Recall of a standing instruction, % [95 % interval]")
     view.add_column("policy")
-    turns = list(next(iter(found.values()), {}))
+    reached = {turn for by_turn in found.values() for turn in by_turn}
+    turns = [turn for turn in map(str, TURNS) if turn in reached]
     for turn in turns:
         view.add_column(f"turn {turn}", justify="right")
     for name, by_turn in found.items():
-        cells = [
-            f"{100 * r['value']:.0f} [{100 * r['low']:.0f}, {100 * r['high']:.0f}]"
-            for r in by_turn.values()
-        ]
-        view.add_row(name, *cells)
+        view.add_row(name, *(_percent(by_turn.get(turn)) for turn in turns))
     return view
+
+
+def _percent(recall: Mapping[str, float] | None) -> str:
+    if recall is None:
+        return "-"
+    return f"{100 * recall['value']:.0f} [{100 * recall['low']:.0f}, {100 * recall['high']:.0f}]"

@@ -14,13 +14,14 @@ from data.manifest import MANIFEST
 from data.schemas import Demonstration, Prompt
 from policy.ghost_attention import (
     GhostAttentionConfig,
+    Instructed,
     Sampler,
     converse,
     ghost_demonstrations,
     pair_up,
     user_messages,
 )
-from policy.prompts import PromptSet, chat_format_of
+from policy.prompts import PromptSet, chat_format_of, check_room, context_of
 from policy.rejection_sampling import demonstrations_from, those_that_fit
 from policy.sft import fine_tune
 from rlhf.actors.group import start_workers
@@ -59,13 +60,14 @@ def main(argv: Sequence[str]) -> None:
     """Samples and fine-tunes, continues an interrupted run, or finds it finished."""
     config = parse(GhostAttentionCommand, argv, prog="rlhf ghost-attention")
     chat = chat_format_of(config.model)
+    conversations, plain = _read(config, chat)
     run = begin("ghost-attention", config)
     if run is None:
         return
     dialogues = run.directory / "dialogues"
     with session(config.placement):
         if not (dialogues / MANIFEST).is_file():
-            rows = _sample(config, chat)
+            rows = _sample(config, conversations, plain, chat)
             publish(dialogues, rows, Demonstration, split="train", key="ghost-attention")
         demonstrations = those_that_fit(
             read_rows(dialogues, Demonstration, "train"), chat, config.train.fine_tune.row_length
@@ -95,20 +97,34 @@ def sampler_of(
         )
 
 
-def _sample(config: GhostAttentionCommand, chat: ChatFormat) -> list[Demonstration]:
-    """Dialogues under an instruction, and plain prompts, all answered by the policy."""
+def _read(config: GhostAttentionCommand, chat: ChatFormat) -> tuple[list[Instructed], PromptSet]:
+    """Dialogues with an instruction each, and the plain prompts to mix in."""
     train = config.train
     dialogues = [user_messages(row) for row in read_rows(config.dialogues, Prompt, "train")]
     instructions = read_instructions(config.instructions)
     conversations = pair_up(dialogues, instructions, train.num_dialogues, seed=train.seed)
     plain = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     plain = plain.batch(0, min(train.replay_prompts, len(plain)), seed=train.seed)
+    check_room(plain, config.model)
+    return conversations, plain
+
+
+def _sample(
+    config: GhostAttentionCommand,
+    conversations: Sequence[Instructed],
+    plain: PromptSet,
+    chat: ChatFormat,
+) -> list[Demonstration]:
+    """Dialogues under an instruction, and plain prompts, all answered by the policy."""
+    train, context = config.train, context_of(config.model)
     replayed = []
     with (
         console.status(f"sampling {len(conversations)} dialogues"),
         sampler_of(config.model, chat, train.sampling, config.placement) as sample,
     ):
-        answers = converse(conversations, sample, chat, everywhere=True, seed=train.seed)
+        answers = converse(
+            conversations, sample, chat, everywhere=True, context=context, seed=train.seed
+        )
         if len(plain):
             rollouts = sample(plain.ids, train.seed)
             first = np.zeros(len(plain), dtype=np.int64)

@@ -135,7 +135,10 @@ def _show_commands(words: Sequence[str]) -> int:
 def _explain(error: BaseException) -> tuple[str, int]:
     """One line for the person at the keyboard, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command continues where it stopped", EXIT_INTERRUPTED
+        message = (
+            "interrupted; the same command continues from its last checkpoint or finished part"
+        )
+        return message, EXIT_INTERRUPTED
     if isinstance(error, UserError):
         return f"error: {error}", EXIT_USER_ERROR
     assert isinstance(error, OSError)

@@ -8,7 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from data.errors import ConfigError
@@ -169,8 +168,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else value
-
-
-def to_yaml(config: object) -> str:
-    """The resolved config as a YAML document that `--config` reads back."""
-    return yaml.safe_dump(dump(config), sort_keys=False)

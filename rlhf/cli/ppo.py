@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.dataset import read_rows
-from data.schemas import Prompt
+from data.schemas import DOMAINS, Prompt
 from policy.ppo import PpoConfig, Roles, train_ppo
 from policy.ppo_workers import CriticWorker, PolicyWorker
-from policy.prompts import PromptSet, chat_format_of, check_same_tokenizer
+from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from reward.score import model_directory, reward_models
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
@@ -46,9 +46,11 @@ def main(argv: Sequence[str]) -> None:
     """Trains the policy, continues an interrupted run, or finds it finished."""
     config = parse(PpoCommand, argv, prog="rlhf ppo")
     chat = chat_format_of(config.model)
-    check_same_tokenizer(config.model, model_directory(config.rewards, "helpfulness"))
+    for domain in DOMAINS:
+        check_same_tokenizer(config.model, model_directory(config.rewards, domain))
     check_same_tokenizer(config.model, config.reference or config.model)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
+    check_room(prompts, config.model)
     run = begin("ppo", config)
     if run is None:
         return

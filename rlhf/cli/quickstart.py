@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 import rlhf
-from data.errors import ConfigError
+from data.errors import ConfigError, require_not_negative
 from data.schemas import DOMAINS
+from policy.evaluation.findings import SUMMARY_FILE
 from policy.evaluation.summary import summarize_run
 from rlhf.actors.placement import Placement
 from rlhf.cli.evaluate_gold import gold_view
@@ -24,7 +25,6 @@ from rlhf.cli.runs import session
 from rlhf.peak_memory import peak_memory
 from rlhf.run import FINISHED_FILE, Run, console, read_json, write_json
 
-SUMMARY_FILE = "summary.json"
 COST_FILE = "cost.json"
 
 
@@ -42,6 +42,7 @@ class QuickstartConfig:
     """Add a PPO run without KL penalty, whose proxy score rises while the gold score falls."""
 
     def __post_init__(self) -> None:
+        require_not_negative(self, "seed")
         if self.workers < 1:
             raise ConfigError(f"workers is {self.workers}; it must be 1 or more")
 
@@ -155,9 +156,11 @@ def _run_stages(config: QuickstartConfig, run: Run, stages: dict[str, list[str]]
             if _finished(config.out / name):
                 continue
             console.rule(f"[{number}/{len(stages)}] {name}", align="left")
-            run_command(words)
-            peak.look()
-            lap = _keep_cost(run, lap, peak.bytes)
+            try:
+                run_command(words)
+            finally:  # an interrupted stage has cost its time as well
+                peak.look()
+                lap = _keep_cost(run, lap, peak.bytes)
 
 
 def _finished(directory: Path) -> bool:

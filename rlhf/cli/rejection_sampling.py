@@ -7,8 +7,8 @@ from pathlib import Path
 from data.chat_format import ChatFormat
 from data.dataset import publish, read_rows
 from data.manifest import MANIFEST
-from data.schemas import Demonstration, Prompt
-from policy.prompts import PromptSet, chat_format_of, check_same_tokenizer
+from data.schemas import DOMAINS, Demonstration, Prompt
+from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from policy.rejection_sampling import (
     RejectionSamplingConfig,
     best_of_n_curve,
@@ -53,9 +53,11 @@ def main(argv: Sequence[str]) -> None:
     """Samples, scores and fine-tunes, continues an interrupted run, or finds it finished."""
     config = parse(RejectionSamplingCommand, argv, prog="rlhf rejection-sampling")
     chat = chat_format_of(config.model)
-    check_same_tokenizer(config.model, model_directory(config.rewards, "helpfulness"))
+    for domain in DOMAINS:
+        check_same_tokenizer(config.model, model_directory(config.rewards, domain))
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     prompts = prompts.batch(0, min(config.train.num_prompts, len(prompts)), seed=config.train.seed)
+    check_room(prompts, config.model)
     run = begin("rejection-sampling", config)
     if run is None:
         return

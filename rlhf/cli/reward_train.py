@@ -72,8 +72,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains and evaluates the models, or finds them finished."""
     config = parse(RewardTrainCommand, argv, prog="rlhf reward train")
     comparisons = {split: _read(config.data, split) for split in ("train", "validation", "test")}
-    if not comparisons["train"]:
-        raise DataError(f"{str(config.data)!r} has no training split; nothing to learn from")
+    _check_domains(config, comparisons["train"])
     if config.model is None:
         named_size(config.size, config.vocab_size)
     else:
@@ -123,6 +122,19 @@ def _percent(cell: Mapping[str, Any] | None) -> str:
     return f"{100 * cell['accuracy']:.0f} [{100 * cell['low']:.0f},{100 * cell['high']:.0f}]"
 
 
+def _check_domains(config: RewardTrainCommand, comparisons: Sequence[Comparison]) -> None:
+    """Every model needs comparisons of its own domain."""
+    found = {comparison.domain for comparison in comparisons}
+    if not found:
+        raise DataError(f"{str(config.data)!r} has no training split; nothing to learn from")
+    missing = [domain for domain in config.domains if domain not in found]
+    if missing:
+        raise DataError(
+            f"the training split of {str(config.data)!r} has no {missing[0]} comparisons; give "
+            f"--domains '[{', '.join(sorted(found))}]'"
+        )
+
+
 def _read(directory: Path, split: Split) -> list[Comparison]:
     return from_table(latest_revisions(read_table(directory, Comparison, split=split)), Comparison)
 
@@ -137,7 +149,8 @@ def _start(config: RewardTrainCommand, run: Run) -> tuple[Path | ModelConfig, Pa
         highlight=False,
     )
     directory = run.directory / "tokenizer"
-    train_tokenizer(read_texts(config.data), config.vocab_size).save(directory)
+    if not (directory / "tokenizer.model").is_file():
+        train_tokenizer(read_texts(config.data), config.vocab_size).save(directory)
     return named_size(config.size, Tokenizer.load(directory).vocab_size), directory
 
 

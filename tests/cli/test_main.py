@@ -126,6 +126,9 @@ def test_the_commands_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
         (["sft", "--modle", "x"], "rlhf sft: error: unknown key 'modle'; did you mean 'model'?"),
         (["sft", "--data", "x"], "rlhf sft: error: missing: model"),
         (["quickstart", "--workers", "0"], "workers is 0; it must be 1 or more"),
+        (["quickstart", "--seed", "-1"], "seed is -1; it must be 0 or more"),
+        (["data", "simulate", "--seed", "-1"], "seed is -1; it must be 0 or more"),
+        (["data", "import", "hh-rlhf", "a", "--out", "b", "--seed", "-1"], "seed is -1; it must"),
         (["quickstart", "--workers", "two"], "expected a int; got two"),
         (["data", "stats", "no/such/folder"], "no/such/folder"),
     ],
@@ -154,7 +157,7 @@ def test_bad_input_is_one_line(
             2,
         ),
         (OSError(errno.EADDRINUSE, "Address already in use"), "in use; choose another port", 2),
-        (KeyboardInterrupt(), "interrupted; the same command continues where it stopped", 130),
+        (KeyboardInterrupt(), "continues from its last checkpoint or finished part", 130),
     ],
 )
 def test_errors_of_a_running_command(

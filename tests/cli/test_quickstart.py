@@ -7,6 +7,8 @@ test of the commands uses the run directory that it leaves.
 import json
 import signal
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,7 @@ from data.schemas import Comparison, Demonstration
 from data.validation import find_faults
 from rlhf.cli import quickstart
 from rlhf.cli.main import main
+from rlhf.run import Run
 from tests.cli.conftest import MicroRun
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed]
@@ -99,6 +102,25 @@ def test_running_it_again_shows_the_result_at_once(
     shown = capsys.readouterr().err
     assert "report.html" in shown
     assert "violation rate" in shown
+
+
+def test_an_interrupted_stage_has_cost_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(words: list[str]) -> None:
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "run_command", interrupted)
+    monkeypatch.setattr(quickstart, "session", lambda placement: nullcontext())
+    config = quickstart.QuickstartConfig(out=tmp_path)
+    run = Run(tmp_path, "quickstart", {})
+    for interruptions in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            quickstart._run_stages(config, run, {"world": ["data", "simulate"]})
+        cost = json.loads((tmp_path / quickstart.COST_FILE).read_text())
+        assert cost["seconds"] >= 0.2 * interruptions
+        assert cost["peak_memory_bytes"] > 0
 
 
 def test_another_seed_needs_another_directory(
