@@ -1,5 +1,6 @@
 """Files that are complete or absent, whenever the process or the machine stops."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,6 +15,11 @@ from data.errors import DataError
 LOCK = ".lock"
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another writer."""
+LITTLE_SPACE = 1 << 20
+"""Bytes; where a write has failed and no more than this is free, the disk is full."""
+
+_held: dict[tuple[int, int], int] = {}
+"""Device and inode of the lock files that this process keeps until it ends → descriptor."""
 
 
 def temporary_of(path: Path) -> Path:
@@ -27,7 +33,7 @@ def temporary_of(path: Path) -> Path:
 def write_temporary(path: Path, content: Any) -> Path:
     """Writes bytes (or a buffer) to the temporary of `path`, down to the disk; returns it."""
     temporary = temporary_of(path)
-    with temporary.open("wb") as stream:
+    with removed_on_failure(temporary), temporary.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
@@ -46,7 +52,40 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 def write_durably(path: Path, content: Any) -> None:
     """Replaces a file as a whole: readers see the old content or the new one."""
-    put_in_place(write_temporary(path, content), path)
+    temporary = write_temporary(path, content)
+    with removed_on_failure(temporary):
+        put_in_place(temporary, path)
+
+
+@contextmanager
+def removed_on_failure(temporary: Path) -> Iterator[None]:
+    """A file or directory in preparation: where the block fails, nothing of it stays."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def full_disk_is_told(directory: Path) -> Iterator[None]:
+    """For libraries that write files themselves, and report a full disk as anything.
+
+    Raises:
+        OSError: ENOSPC, where that is what the block failed of.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        told = os.strerror(errno.ENOSPC)
+        if told in str(error) or shutil.disk_usage(directory).free <= LITTLE_SPACE:
+            raise OSError(errno.ENOSPC, told, str(directory)) from error
+        raise
 
 
 @contextmanager
@@ -58,7 +97,7 @@ def only_writer(directory: Path) -> Iterator[None]:
     """
     deadline = time.monotonic() + LOCK_TIMEOUT
     with (directory / LOCK).open("w") as lock:
-        while not _locked(lock.fileno()):
+        while not _lock(lock.fileno()):
             if time.monotonic() > deadline:
                 raise DataError(
                     f"another process has been writing to {str(directory)!r} for "
@@ -68,7 +107,22 @@ def only_writer(directory: Path) -> Iterator[None]:
         yield
 
 
-def _locked(descriptor: int) -> bool:
+def keep_lock(directory: Path) -> bool:
+    """Locks a directory until this process ends; False where another process has locked it.
+
+    Locking again what this process has locked already does nothing.
+    """
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    status = os.fstat(descriptor)
+    file = (status.st_dev, status.st_ino)
+    if file not in _held and _lock(descriptor):
+        _held[file] = descriptor
+    else:
+        os.close(descriptor)
+    return file in _held
+
+
+def _lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

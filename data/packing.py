@@ -25,11 +25,6 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
-    def num_tokens(self) -> int:
-        """Real tokens, padding left out."""
-        return int((self.documents != NO_DOCUMENT).sum())
-
     def select(self, rows: NDArray[np.int64]) -> "PackedRows":
         """Some of the rows; row number −1 stands for an empty one."""
         chosen = PackedRows(

@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
 import sentencepiece
 
+from data.durable import write_durably
 from data.errors import ConfigError, DataError
 
 PAD_PIECE = "<pad>"
@@ -49,9 +49,7 @@ class Tokenizer:
     def save(self, directory: Path) -> None:
         """Writes `tokenizer.model` into the directory."""
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = directory / ".tokenizer.model.tmp"
-        temporary.write_bytes(self._bytes)
-        os.replace(temporary, directory / "tokenizer.model")
+        write_durably(directory / "tokenizer.model", self._bytes)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; no special piece is ever among them."""

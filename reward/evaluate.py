@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.chat_format import ChatFormat
-from data.durable import put_in_place, temporary_of
 from data.intervals import Proportion, proportion
+from data.records import write_records
 from data.schemas import DOMAINS, STRENGTHS, Comparison
 from reward.score import ScoreWorker, score_with
 from reward.train import encode_scored
@@ -104,6 +102,4 @@ def write_scores(
                     for name, scores in by_model.items()
                 }
             )
-    temporary = temporary_of(path)
-    pq.write_table(pa.Table.from_pylist(records), temporary, compression="zstd")
-    put_in_place(temporary, path)
+    write_records(path, records)

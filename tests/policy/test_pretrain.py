@@ -7,6 +7,7 @@ import pytest
 
 import policy.pretrain
 from data.errors import ConfigError
+from data.packing import PackedRows
 from policy.language_task import LanguageTask
 from policy.pretrain import PretrainConfig, pretrain
 from rlhf.engine.optim import OptimConfig
@@ -33,19 +34,22 @@ def task_for(tmp_path: Path, chat_model: Path, monkeypatch: pytest.MonkeyPatch) 
     return build
 
 
+def real_tokens(rows: PackedRows) -> int:
+    """Tokens but for the padding."""
+    return int((rows.documents >= 0).sum())
+
+
 def test_documents_are_held_out_whole(task_for: Any) -> None:
     config = PretrainConfig(size="tiny", row_length=64, batch_rows=4, validation_share=0.1)
     task = task_for(TEXTS, config)
     tokens = [len(ids) + 2 for ids in tiny_tokenizer().encode_batch(TEXTS)]  # with BOS and EOS
-    assert task.validation.num_tokens == tokens[0] + tokens[10]  # every tenth
-    assert task.train.num_tokens == sum(tokens) - tokens[0] - tokens[10]
+    assert real_tokens(task.validation) == tokens[0] + tokens[10]  # every tenth
+    assert real_tokens(task.train) == sum(tokens) - tokens[0] - tokens[10]
     # everything is learned but the first token of a document
-    assert int(task.train.loss_mask.sum()) == task.train.num_tokens - 18
+    assert int(task.train.loss_mask.sum()) == real_tokens(task.train) - 18
     assert task.start.vocab_size == VOCAB_SIZE
-    assert (
-        task_for(TEXTS, PretrainConfig(size="tiny", validation_share=0.0)).validation.num_tokens
-        == 0
-    )
+    task = task_for(TEXTS, PretrainConfig(size="tiny", validation_share=0.0))
+    assert real_tokens(task.validation) == 0
 
 
 def test_long_documents_are_cut(task_for: Any) -> None:
@@ -53,7 +57,7 @@ def test_long_documents_are_cut(task_for: Any) -> None:
     task = task_for(["fox " * 40], config)
     ids = tiny_tokenizer().encode("fox " * 40)
     length = len(ids) + 2
-    assert len(task.train) == -(-length // 16) and task.train.num_tokens == length
+    assert len(task.train) == -(-length // 16) and real_tokens(task.train) == length
     documents = sorted(
         row[mask >= 0].tolist()
         for row, mask in zip(task.train.tokens, task.train.documents, strict=True)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from data.errors import DataError
 from policy.prompts import PromptSet
 from policy.samples import read_samples, sample_records, write_samples
 from reward.score import Scores
@@ -64,3 +66,8 @@ def test_samples_come_back(tmp_path: Path, prompts: PromptSet) -> None:
     write_samples(path, records)
     assert read_samples(path) == records
     assert [file.name for file in tmp_path.iterdir()] == ["samples.parquet"]
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(
+        DataError, match=r"samples\.parquet' is damaged or no Parquet file; restore"
+    ):
+        read_samples(path)
