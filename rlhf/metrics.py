@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.trackers import trackers
+from data.durable import write_durably
+from rlhf.trackers import Trackers
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -17,8 +18,8 @@ class MetricsLog:
     def __init__(self, directory: Path, first_step: int) -> None:
         self._path = directory / METRICS_FILE
         kept = [m for m in read_metrics(directory) if m["step"] < first_step]
-        self._path.write_text("".join(json.dumps(m) + "\n" for m in kept))
-        self._trackers = trackers(directory, first_step)
+        write_durably(self._path, "".join(json.dumps(m) + "\n" for m in kept).encode())
+        self._trackers = Trackers(directory, first_step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One line. Numbers that JSON does not know (inf, nan) become null."""
@@ -28,8 +29,7 @@ class MetricsLog:
         with self._path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for track in self._trackers:
-            track(step, finite)
+        self._trackers.track(step, finite)
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

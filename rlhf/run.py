@@ -5,54 +5,87 @@ runs/NAME/config.yaml        what ran; `--config` reads it back
           checkpoints/step-000100/    complete or absent
           model/             a Hugging Face directory
           finished.json      exists once the run is complete
+          .lock              of the process that works here
+          .seconds.json      what sessions that did not finish took
 """
 
+import atexit
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data.durable import write_durably
-from data.errors import ConfigError
+from data.durable import (
+    LOCK,
+    full_disk_is_told,
+    keep_lock,
+    removed_on_failure,
+    temporary_of,
+    write_durably,
+)
+from data.errors import ConfigError, DataError
 from rlhf.metrics import MetricsLog
 
-T = TypeVar("T")
 CONFIG_FILE = "config.yaml"
 FINISHED_FILE = "finished.json"
+SECONDS_FILE = ".seconds.json"
+NO_RESULTS = (CONFIG_FILE, SECONDS_FILE, LOCK)
+"""Files of a run that has only been begun."""
+TITLE = "# rlhf "
+"""Begins the first line of a run's config; the command follows."""
+STATE_FILE = "run.json"
+"""Written last into a checkpoint."""
 KEEP_CHECKPOINTS = 2
-MAY_CHANGE = ("out", "placement")
+MAY_CHANGE = ("out", "placement", "reward_placement")
 """Settings with which a run may be continued that began with others: they change no result."""
 
 console = Console(stderr=True)
 
 
 class Run:
-    """One command's run directory. Opening it again continues it, or finds it finished."""
+    """One command's run directory. Opening it again continues it, or finds it finished.
+
+    Only one process works in it, until that process ends.
+    """
 
     def __init__(self, directory: Path, command: str, config: Mapping[str, Any]) -> None:
         """Creates the directory, or takes up one that the same command and config began.
 
+        One that holds nothing but a config, because its start failed, is begun anew.
+
         Raises:
-            ConfigError: the directory holds something else.
+            ConfigError: the directory holds something else, or another process works in it.
+            DataError: its config is damaged.
         """
         self.directory = directory
+        self._num_workers = config.get("placement", {}).get("workers")
         self._started = time.monotonic()
         self._seconds_before = 0.0
-        title = f"# rlhf {command}"
-        if directory.exists() and any(directory.iterdir()):
-            _check_same_run(directory, title, config)
+        if self.finished:  # perhaps where nothing can be written
+            _check_same_run(directory, command, config)
+            return
+        _check_no_stranger(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        if not keep_lock(directory):
+            raise ConfigError(
+                f"another process is working in {str(directory)!r}; wait for it, or choose "
+                "another --out"
+            )
+        if _has_results(directory):
+            _check_same_run(directory, command, config)
+            self._check_checkpoint()
+            self._seconds_before = _seconds_of(directory)
         else:
-            directory.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(dict(config), sort_keys=False)
-            write_durably(directory / CONFIG_FILE, f"{title}\n{text}".encode())
+            _begin(directory, command, config)
+        atexit.register(self._keep_seconds)
 
     @property
     def model(self) -> Path:
@@ -67,11 +100,15 @@ class Run:
     def finish(self, **summary: Any) -> None:
         """Marks the run complete; `summary` lands in finished.json beside the seconds it took."""
         write_json(self.directory / FINISHED_FILE, {"seconds": self.seconds, **summary})
+        (self.directory / SECONDS_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._checkpoints, ignore_errors=True)
 
     @property
     def seconds(self) -> float:
-        """Time spent on this run, earlier sessions included."""
+        """Time spent on this run, earlier sessions included.
+
+        Of a session that was killed, what came after its last checkpoint is not known.
+        """
         return self._seconds_before + time.monotonic() - self._started
 
     @property
@@ -80,12 +117,8 @@ class Run:
 
     def resume(self) -> tuple[int, Path | None]:
         """The step to continue with and the newest complete checkpoint, or (0, None)."""
-        complete = sorted(self._checkpoints.glob("step-*/run.json"))
-        if not complete:
-            return 0, None
-        state = json.loads(complete[-1].read_text())
-        self._seconds_before = state["seconds"]
-        return state["step"], complete[-1].parent
+        newest = self._newest_checkpoint()
+        return (0, None) if newest is None else (read_json(newest)["step"], newest.parent)
 
     def metrics(self, first_step: int) -> MetricsLog:
         """The metrics file, without the steps from `first_step` on."""
@@ -100,15 +133,36 @@ class Run:
         """
         temporary = self._checkpoints / f".step-{step:06d}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        state = {"step": step, "seconds": self.seconds}
-        write_durably(temporary / "run.json", json.dumps(state).encode())
+        with removed_on_failure(temporary), full_disk_is_told(self.directory):
+            temporary.mkdir(parents=True)
+            write(temporary)
+            write_json(temporary / STATE_FILE, {"step": step, "workers": self._num_workers})
         final = self._checkpoints / f"step-{step:06d}"
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
         for old in sorted(self._checkpoints.glob("step-*"))[:-KEEP_CHECKPOINTS]:
             shutil.rmtree(old)
+        self._keep_seconds()
+
+    def _newest_checkpoint(self) -> Path | None:
+        """The last file of the newest complete checkpoint."""
+        return max(self._checkpoints.glob(f"step-*/{STATE_FILE}"), default=None)
+
+    def _check_checkpoint(self) -> None:
+        newest = self._newest_checkpoint()
+        written_by = self._num_workers if newest is None else read_json(newest)["workers"]
+        if written_by != self._num_workers:
+            raise ConfigError(
+                f"the checkpoints in {str(self.directory)!r} are of {written_by} workers, yours "
+                f"are {self._num_workers}; continue with as many, or delete its checkpoints/ to "
+                "start anew"
+            )
+
+    def _keep_seconds(self) -> None:
+        """For the next session; where it fails, only a figure is wrong."""
+        with suppress(OSError):
+            if not self.finished:
+                write_json(self.directory / SECONDS_FILE, {"seconds": self.seconds})
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -133,37 +187,59 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(description, total=total, completed=done, note="")
-        yield lambda steps, note="": bar.update(task, advance=steps, note=note)
+
+        def advance(steps: int, note: str) -> None:
+            bar.update(task, advance=steps, note=note)
+
+        yield advance
 
 
-def tracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """The items, with a progress bar."""
-    with progress(description, total) as advance:
-        for item in items:
-            yield item
-            advance(1, "")
+def _begin(directory: Path, command: str, config: Mapping[str, Any]) -> None:
+    (directory / SECONDS_FILE).unlink(missing_ok=True)  # of another start, perhaps another run
+    text = yaml.safe_dump(dict(config), sort_keys=False)
+    write_durably(directory / CONFIG_FILE, f"{TITLE}{command}\n{text}".encode())
 
 
-def _check_same_run(directory: Path, title: str, config: Mapping[str, Any]) -> None:
-    path = directory / CONFIG_FILE
-    if not path.is_file():
+def _has_results(directory: Path) -> bool:
+    """Whether there is more than the config of a start that failed."""
+    names = {*NO_RESULTS, *(temporary_of(Path(name)).name for name in NO_RESULTS)}
+    return any(path.is_file() and path.name not in names for path in directory.rglob("*"))
+
+
+def _check_no_stranger(directory: Path) -> None:
+    """Refuses files that no run left."""
+    config = directory / CONFIG_FILE
+    ours = config.is_file() and config.read_bytes().startswith(TITLE.encode())
+    if not ours and (config.exists() or _has_results(directory)):
         raise ConfigError(f"{str(directory)!r} is not empty and holds no run; choose another --out")
-    text = path.read_text()
-    there = {"command": text.partition("\n")[0]} | _flat(yaml.safe_load(text) or {})
-    here = {"command": title} | _flat(config)
+
+
+def _check_same_run(directory: Path, command: str, config: Mapping[str, Any]) -> None:
+    there, here = _read_config(directory), {"command": command} | _flat(config)
     for key in sorted({*there, *here}):
-        if there.get(key) == here.get(key):
-            continue
-        if key.partition(".")[0] not in MAY_CHANGE:
+        if key.partition(".")[0] not in MAY_CHANGE and there.get(key) != here.get(key):
             raise ConfigError(
                 f"{str(directory)!r} holds another run: its {key} is {there.get(key)!r}, "
                 f"yours is {here.get(key)!r}; choose another --out, or delete it to start anew"
             )
-        if key == "placement.workers" and any(directory.glob("checkpoints/step-*/run.json")):
-            raise ConfigError(
-                f"the checkpoints in {str(directory)!r} are of {there.get(key)} workers, yours are "
-                f"{here.get(key)}; continue with as many, or delete its checkpoints/ to start anew"
-            )
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = _flat(yaml.safe_load(text) or {})
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{str(path)!r} is damaged ({' '.join(str(error).split())[:100]}); restore it from a "
+            "copy, or delete the directory to start anew"
+        ) from error
+    return {"command": text.partition("\n")[0].removeprefix(TITLE)} | config
+
+
+def _seconds_of(directory: Path) -> float:
+    path = directory / SECONDS_FILE
+    return float(read_json(path)["seconds"]) if path.exists() else 0.0
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

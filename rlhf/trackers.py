@@ -5,6 +5,7 @@ MLflow receive metrics when their own variables ask for it: WANDB_PROJECT, MLFLO
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,22 +16,48 @@ Tracker = Callable[[int, Mapping[str, float]], None]
 """Receives the finite metrics of a step."""
 
 
-def trackers(directory: Path, first_step: int) -> list[Tracker]:
-    """Those that are installed and wanted; steps from `first_step` on will be logged anew.
+class Trackers:
+    """Those that are installed and wanted. One that fails is dropped; the training goes on."""
 
-    Raises:
-        ConfigError: a variable asks for one that is not installed.
-    """
-    found: list[Tracker] = []
-    if find_spec("tensorboard"):
-        found.append(_tensorboard(directory, first_step))
-    if os.environ.get("WANDB_PROJECT"):
-        _require("wandb", "WANDB_PROJECT")
-        found.append(_wandb(directory))
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        _require("mlflow", "MLFLOW_TRACKING_URI")
-        found.append(_mlflow(directory))
-    return found
+    def __init__(self, directory: Path, first_step: int) -> None:
+        """Begins them; steps from `first_step` on will be logged anew.
+
+        Raises:
+            ConfigError: a variable asks for one that is not installed.
+        """
+        begin: dict[str, Callable[[], Tracker]] = {}
+        if find_spec("tensorboard"):
+            begin["TensorBoard"] = lambda: _tensorboard(directory, first_step)
+        if os.environ.get("WANDB_PROJECT"):
+            _require("wandb", "WANDB_PROJECT")
+            begin["Weights & Biases"] = lambda: _wandb(directory)
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            _require("mlflow", "MLFLOW_TRACKING_URI")
+            begin["MLflow"] = lambda: _mlflow(directory)
+        self._trackers: dict[str, Tracker] = {}
+        for name, begin_one in begin.items():
+            try:
+                self._trackers[name] = begin_one()
+            except Exception as error:
+                _tell(name, error)
+
+    def track(self, step: int, values: Mapping[str, float]) -> None:
+        """Passes the finite metrics of a step on."""
+        for name, tracker in list(self._trackers.items()):
+            try:
+                tracker(step, values)
+            except Exception as error:
+                del self._trackers[name]
+                _tell(name, error)
+
+
+def _tell(name: str, error: Exception) -> None:
+    reason = " ".join(str(error).split())[:200]
+    print(
+        f"{name} receives no metrics any more: {type(error).__name__}: {reason}; "
+        "metrics.jsonl has them all",
+        file=sys.stderr,
+    )
 
 
 def _require(package: str, variable: str) -> None:

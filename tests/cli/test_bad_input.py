@@ -297,12 +297,16 @@ def test_full_disk(
     def full(temporary: Path, path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(durable, "put_in_place", full)
     out = tmp_path / "out"
-    message = refused(sft(micro_run, out), capsys)
+    words = [str(word) for word in sft(micro_run, out, "--train.epochs", "0.1")]
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "put_in_place", full)
+        message = refused(words, capsys)
     assert "No space left on device" in message
     assert "free some space and run the command again" in message
     assert not (out / "config.yaml").exists()
+    assert main(words) == 0  # as the message says
+    assert (out / "finished.json").exists()
 
 
 def test_ray_that_cannot_be_reached(

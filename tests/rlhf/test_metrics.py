@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 from pathlib import Path
+
+import pytest
 
 from rlhf.metrics import METRICS_FILE, MetricsLog, read_metrics
 
@@ -49,6 +52,22 @@ def test_a_torn_last_line_is_left_out_and_written_over(tmp_path: Path) -> None:
     assert [m["step"] for m in read_metrics(tmp_path)] == [0]
     MetricsLog(tmp_path, first_step=9).log(1, {"loss": 3.0})
     assert [m["loss"] for m in read_metrics(tmp_path)] == [1.0, 3.0]
+
+
+def test_a_crash_while_resuming_loses_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MetricsLog(tmp_path, 0).log(0, {"loss": 1.0})
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", crash)
+        with pytest.raises(KeyboardInterrupt):
+            MetricsLog(tmp_path, first_step=1)
+    assert [m["step"] for m in read_metrics(tmp_path)] == [0]
+    assert [path.name for path in tmp_path.glob("*metrics*")] == [METRICS_FILE]
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Run directories: begun, continued, refused; checkpoints complete or absent."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from data.errors import ConfigError
-from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, tracked, write_json
+from data import durable
+from data.errors import ConfigError, DataError
+from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, write_json
 
 CONFIG: dict[str, Any] = {
     "out": "runs/a",
     "train": {"lr": 1e-3, "sizes": [1, 2], "optim": {"betas": [0.9, 0.95]}},
     "placement": {"workers": 1},
+    "reward_placement": {"workers": 1},
     "seed": None,
 }
 
@@ -38,6 +42,13 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "run", "sft", CONFIG)
 
 
+@pytest.fixture
+def begun(run: Run) -> Run:
+    """A run with a result."""
+    run.metrics(0).log(0, {"loss": 1.0})
+    return run
+
+
 def test_the_resolved_config_is_written_down(run: Run) -> None:
     text = (run.directory / "config.yaml").read_text()
     assert text.startswith("# rlhf sft\n")
@@ -47,12 +58,13 @@ def test_the_resolved_config_is_written_down(run: Run) -> None:
     assert run.resume() == (0, None)
 
 
-def test_the_same_command_and_config_continue(run: Run) -> None:
-    before = (run.directory / "config.yaml").read_bytes()
-    Run(run.directory, "sft", CONFIG)
-    elsewhere = changed(out="another/name", placement={"workers": 4, "ray": True})
-    Run(run.directory, "sft", elsewhere)  # neither changes a result
-    assert (run.directory / "config.yaml").read_bytes() == before
+def test_the_same_command_and_config_continue(begun: Run) -> None:
+    before = (begun.directory / "config.yaml").read_bytes()
+    Run(begun.directory, "sft", CONFIG)
+    four = {"workers": 4, "ray": True}
+    elsewhere = changed(out="another/name", placement=four, reward_placement=four)
+    Run(begun.directory, "sft", elsewhere)  # none of them changes a result
+    assert (begun.directory / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -70,21 +82,106 @@ def test_the_same_command_and_config_continue(run: Run) -> None:
             r"its train\.optim\.betas is \[0\.9, 0\.95\], yours is \[0\.9, 0\.999\]",
         ),
         ("sft", changed(extra=3), "its extra is None, yours is 3"),
-        ("ppo", CONFIG, "its command is '# rlhf sft', yours is '# rlhf ppo'"),
+        ("ppo", CONFIG, "its command is 'sft', yours is 'ppo'"),
     ],
 )
 def test_another_run_is_refused_with_the_key_that_differs(
-    run: Run, command: str, config: dict[str, Any], reason: str
+    begun: Run, command: str, config: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"holds another run: {reason}; choose another --out"):
-        Run(run.directory, command, config)
+    for _ in range(2):  # and it stays the first one's
+        with pytest.raises(ConfigError, match=rf"another run: {reason}; choose another --out"):
+            Run(begun.directory, command, config)
+    begun.finish()
+    with pytest.raises(ConfigError, match=rf"another run: {reason}; choose another --out"):
+        Run(begun.directory, command, config)
+
+
+def test_a_start_that_failed_is_nobodys_run(run: Run) -> None:
+    (run.directory / "helpfulness").mkdir()  # a run inside that began as well
+    (run.directory / "helpfulness" / "config.yaml").write_text("# rlhf reward train helpfulness\n")
+    Run(run.directory, "sft", changed(seed=1))
+    assert yaml.safe_load((run.directory / "config.yaml").read_text())["seed"] == 1
+    Run(run.directory, "ppo", CONFIG).metrics(0)
+    with pytest.raises(ConfigError, match="its command is 'ppo', yours is 'sft'"):
+        Run(run.directory, "sft", CONFIG)
+
+
+@pytest.mark.parametrize("operation", ["fsync", "rename"])
+def test_a_start_on_a_full_disk_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable.os, operation, full)
+        with pytest.raises(OSError, match="No space left"):
+            Run(tmp_path, "sft", CONFIG)
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    assert Run(tmp_path, "sft", changed(seed=1)).resume() == (0, None)
+
+
+def test_what_a_kill_in_the_middle_of_the_start_leaves(tmp_path: Path) -> None:
+    (tmp_path / ".config.yaml.tmp").write_text("# rlhf sf")
+    Run(tmp_path, "sft", CONFIG)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.yaml"]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"# rlhf sft\ntrain: {lr: 1", b"# rlhf sft\n- a list\n", b"# rlhf sft\nout: \xff"]
+)
+def test_a_damaged_config(begun: Run, damage: bytes) -> None:
+    (begun.directory / "config.yaml").write_bytes(damage)
+    with pytest.raises(DataError, match=r"config\.yaml' is damaged .*; restore it from a copy"):
+        Run(begun.directory, "sft", CONFIG)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from rlhf.run import Run
+
+Run(Path(sys.argv[1]), "sft", {})
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        reason = rf"^another process is working in '{tmp_path}'; wait for it, or choose another"
+        with pytest.raises(ConfigError, match=reason):
+            Run(tmp_path, "sft", {})
+        assert names_in(tmp_path) == [".lock", "config.yaml"]
+        other.kill()
+    run = Run(tmp_path, "sft", {})  # however it ended
+    assert Run(tmp_path, "sft", {}).directory == run.directory  # this process may come again
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_finished_run_needs_no_lock(run: Run) -> None:
+    run.finish()
+    (run.directory / ".lock").unlink()
+    assert Run(run.directory, "sft", CONFIG).finished  # even where nothing can be written
+    assert not (run.directory / ".lock").exists()
 
 
 def test_a_directory_that_holds_something_else(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ConfigError, match="is not empty and holds no run; choose another --out"):
-        Run(tmp_path, "sft", CONFIG)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    for name in ("thesis.tex", "config.yaml"):  # the second is another program's
+        (tmp_path / name).write_text("precious")
+        with pytest.raises(ConfigError, match="is not empty and holds no run; choose another"):
+            Run(tmp_path, "sft", CONFIG)
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name).read_text() == "precious"
+        (tmp_path / name).unlink()
 
 
 def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
@@ -125,6 +222,34 @@ def test_a_crash_while_writing_leaves_the_checkpoint_before(run: Run) -> None:
     ]
 
 
+def test_checkpoints_belong_to_a_number_of_workers(begun: Run) -> None:
+    two = changed(placement={"workers": 2})
+    again = Run(begun.directory, "sft", two)  # nothing depends on it yet; config.yaml says 1
+    again.checkpoint(10, put("of two"))
+    assert Run(begun.directory, "sft", two).resume()[0] == 10
+    reason = "the checkpoints in .* are of 2 workers, yours are 1; continue with as many"
+    with pytest.raises(ConfigError, match=reason):
+        Run(begun.directory, "sft", CONFIG)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.checkpoint(10, put("good"))
+
+    def full(directory: Path) -> None:
+        (directory / "state.pt").write_text("half")
+        raise RuntimeError("unexpected pos 576 vs 534")  # torch's word for it
+
+    with pytest.raises(RuntimeError, match="pos 576"):  # there is room, so it was something else
+        run.checkpoint(20, full)
+    monkeypatch.setattr(durable, "LITTLE_SPACE", 1 << 80)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        run.checkpoint(20, full)
+    assert caught.value.errno == errno.ENOSPC
+    assert [p.name for p in (run.directory / "checkpoints").iterdir()] == ["step-000010"]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -138,7 +263,7 @@ def die(*_):
 
 where = sys.argv[2]
 if where == "before run.json":
-    module.write_durably = die
+    module.write_json = die
 elif where == "before the rename":
     module.os.rename = die
 def write(d):
@@ -179,13 +304,31 @@ def test_a_finished_run(run: Run) -> None:
     assert not (run.directory / "checkpoints").exists()
 
 
-def test_seconds_of_earlier_sessions_count(run: Run) -> None:
-    run.checkpoint(10, put("good"))
-    path = run.directory / "checkpoints" / "step-000010" / "run.json"
-    path.write_text(json.dumps({"step": 10, "seconds": 1000.0}))
-    again = Run(run.directory, "sft", CONFIG)
-    again.resume()
-    assert 1000 <= again.seconds < 1060
+SESSION = """
+import os, signal, sys
+from pathlib import Path
+from rlhf.run import Run
+
+run = Run(Path(sys.argv[1]), "sft", {})
+run.metrics(0)
+run._started -= 1000  # that long ago
+if sys.argv[2] == "killed":
+    run.checkpoint(10, lambda directory: None)
+    os.kill(os.getpid(), signal.SIGKILL)
+raise KeyboardInterrupt
+"""
+
+
+def test_seconds_of_earlier_sessions_count(tmp_path: Path) -> None:
+    for end in ("interrupted", "killed"):
+        subprocess.run(
+            [sys.executable, "-c", SESSION, str(tmp_path), end], capture_output=True, timeout=60
+        )
+    run = Run(tmp_path, "sft", {})
+    assert 2000 <= run.seconds < 2060
+    run.finish()
+    assert 2000 <= read_json(tmp_path / "finished.json")["seconds"] < 2060
+    assert not (tmp_path / ".seconds.json").exists()
 
 
 def test_metrics_of_a_resumed_run(run: Run) -> None:
@@ -203,7 +346,6 @@ def test_json_files(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_progress_bars_pass_everything_on() -> None:
-    assert list(tracked([3, 1, 2], "items", total=3)) == [3, 1, 2]
+def test_a_progress_bar_moves_on() -> None:
     with progress("steps", total=10, done=4) as advance:
         advance(6, "loss 1.0")

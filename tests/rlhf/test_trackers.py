@@ -61,6 +61,30 @@ def test_one_that_is_wanted_but_not_installed(
         MetricsLog(tmp_path, 0)
 
 
+@pytest.mark.parametrize("when", ["init", "log"])
+def test_one_that_fails_is_dropped(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    when: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no route\nto host")
+
+    run = SimpleNamespace(log=fail)
+    stand_in(monkeypatch, "wandb", init=fail if when == "init" else lambda **_: run)
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    log = MetricsLog(tmp_path, 0)
+    for step in range(3):
+        log.log(step, {"loss": 0.5})
+    assert [line["step"] for line in read_metrics(tmp_path)] == [0, 1, 2]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "Weights & Biases receives no metrics any more: ConnectionError: no route to host; "
+        "metrics.jsonl has them all"
+    )
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
     """A module of this name with these attributes."""
     module = ModuleType(name)
