@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data.chat_format import ChatFormat
-from data.errors import ConfigError, require_positive
+from data.errors import require_not_negative, require_positive
 from data.mixing import epoch_order
 from data.packing import pack_and_locate
 from data.schemas import Comparison, Message
@@ -29,7 +29,7 @@ from rlhf.model.config import ModelConfig
 from rlhf.model.heads import ScalarModel
 from rlhf.model.init import init_language_model, scalar_model_from
 from rlhf.model.weights import load_language_model, save_model
-from rlhf.training import NUM_TOKENS, LoopConfig
+from rlhf.training import NUM_TOKENS, LoopConfig, device_of, on_device
 from rlhf.types import Mean, Stats
 
 MIN_ROW_LENGTH = 192
@@ -60,8 +60,7 @@ class RewardConfig:
     """Logging, validation, checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.safety_coef < 0:
-            raise ConfigError(f"safety_coef is {self.safety_coef}; it must be 0 or more")
+        require_not_negative(self, "safety_coef", "seed")
         require_positive(self, "batch_pairs", "micro_batch_pairs", "max_length", "epochs")
 
 
@@ -138,6 +137,7 @@ class RewardTask:
 
     def loss(self, module: nn.Module, batch: RewardBatch) -> tuple[Tensor, Stats]:
         """Share of the global loss; see the module's docstring."""
+        batch = on_device(batch, device_of(module))
         scores = scores_at(module(batch.tokens, batch.documents, batch.branches), batch.last)
         chosen, rejected = scores.chunk(2)
         ranking = ranking_loss(chosen, rejected, batch.margin).sum()
@@ -180,8 +180,13 @@ class RewardTask:
         """A Hugging Face sequence-classification directory with the tokenizer."""
         assert isinstance(module, ScalarModel)
         tokenizer = Tokenizer.load(self.tokenizer)
-        save_model(module, directory, tokenizer.special_ids, weights=weights)
-        tokenizer.save(directory)
+        save_model(
+            module,
+            directory,
+            tokenizer.special_ids,
+            weights=weights,
+            save_tokenizer=tokenizer.save,
+        )
 
     def _pairs_of_step(self, step: int) -> list[int]:
         size = self.config.batch_pairs

@@ -6,9 +6,9 @@ hold the engine and take many steps per call, so Ray is not crossed for every st
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from rlhf.metrics import read_metrics
 from rlhf.run import Run, progress
 from rlhf.types import Mean, Stats, merge_stats, stat_values
 
+D = TypeVar("D")
 NUM_TOKENS = "tokens"
 """Statistic of a pure total: real tokens trained on, with count 0 because no mean is wanted."""
 
@@ -44,7 +45,7 @@ class TrainTask(Protocol):
         ...
 
     def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Stats]:
-        """See rlhf.engine.base.LossFn."""
+        """See rlhf.engine.base.LossFn. The batch comes on the CPU; see `on_device`."""
         ...
 
     def evaluate(self, module: nn.Module, rank: int, world_size: int) -> Stats:
@@ -115,6 +116,18 @@ class TrainWorker:
         if self._rank == 0:
             module = getattr(self._engine.module, "module", self._engine.module)
             self._task.save(module, weights, directory)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the weights of a module are."""
+    return next(module.parameters()).device
+
+
+def on_device(batch: D, device: torch.device) -> D:
+    """A dataclass with its tensors on a device; other fields stay what they are."""
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    moved = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return replace(batch, **moved)  # type: ignore[type-var]
 
 
 def train(

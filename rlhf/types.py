@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -135,14 +135,6 @@ class Experience:
     def num_response_tokens(self) -> int:
         """Sampled tokens of the whole batch."""
         return int(self.response_mask.sum())
-
-
-class Generator(Protocol):
-    """Samples responses."""
-
-    def generate(self, prompts: Sequence["PromptIds"], *, samples: int, seed: int) -> list[Rollout]:
-        """`samples` responses per prompt; those of one prompt stand side by side."""
-        ...
 
 
 class PromptIds(NamedTuple):

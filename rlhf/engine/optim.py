@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from data.errors import ConfigError
+from data.errors import ConfigError, require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,10 @@ class OptimConfig:
     """The cosine ends at this share of the peak."""
 
     def __post_init__(self) -> None:
-        if self.lr < 0:
-            raise ConfigError(f"lr is {self.lr}; it must be 0 or more")
-        if self.clip_norm <= 0:
-            raise ConfigError(f"clip_norm is {self.clip_norm}; it must be above 0")
+        require_not_negative(self, "lr", "eps", "weight_decay", "warmup_min_steps")
+        require_positive(self, "clip_norm")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas is {self.betas}; both must be in [0, 1)")
         if not 0 <= self.warmup_ratio < 1:
             raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it must be in [0, 1)")
         if not 0 <= self.final_ratio <= 1:

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,14 @@ from torch.testing import assert_close
 from data.errors import ConfigError
 from data.packing import PackedRows, pack
 from policy.language_task import LanguageTask, steps_for
+from rlhf.actors.placement import Placement
+from rlhf.engine.base import EngineConfig
+from rlhf.engine.optim import OptimConfig
 from rlhf.model.config import ModelConfig
 from rlhf.model.heads import LanguageModel
 from rlhf.model.weights import load_language_model, read_hf_config
+from rlhf.run import Run
+from rlhf.training import LoopConfig, train
 from rlhf.types import merge_stats, stat_values
 from tests.reward.tiny import VOCAB_SIZE, tiny_shape, tiny_tokenizer
 
@@ -162,6 +168,50 @@ def test_models_start_from_a_directory_or_a_shape(chat_model: Path) -> None:
     assert all(torch.equal(fresh[name], again[name]) for name in fresh)  # the seed draws them
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
     assert not torch.equal(fresh["lm_head.weight"], weights["lm_head.weight"])
+
+
+class OnMeta(nn.Module):
+    """Weights on another device; tells where its inputs are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, device="meta"))
+
+    def forward(self, *inputs: Tensor) -> None:
+        raise LookupError({tensor.device.type for tensor in inputs})
+
+
+def test_batches_follow_the_module() -> None:
+    rows = rows_of(draw_documents(3))
+    task = task_of(rows, validation=rows)
+    with pytest.raises(LookupError, match=r"^{'meta'}$"):
+        task.loss(OnMeta(), task.micro_batches(0, 0, 1)[0])
+    with pytest.raises(LookupError, match=r"^{'meta'}$"):
+        task.evaluate(OnMeta(), 0, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_run_on_a_gpu_is_one_on_the_cpu(chat_model: Path, tmp_path: Path) -> None:
+    rows = rows_of(draw_documents(20))
+    task = replace(
+        task_of(rows, validation=rows, batch_rows=2, start=chat_model),
+        tokenizer=chat_model,
+        num_steps=3,
+    )
+    figures = [
+        train(
+            task,
+            Run(tmp_path / f"{gpus} gpus", "sft", {}),
+            optim=OptimConfig(lr=1e-3),
+            engine=EngineConfig(kind="torch"),
+            loop=LoopConfig(),
+            placement=Placement(ray=False, gpus_per_worker=gpus),
+            name="sft",
+        )
+        for gpus in (0, 1)
+    ]
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3)
 
 
 def test_saved_models_come_back(chat_model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from torch.testing import assert_close
 
@@ -257,9 +257,30 @@ def test_long_dialogues_keep_the_end_and_the_response(make_comparison: Make) -> 
     assert encode_scored(tiny_chat(), row.prompt, row.chosen, 20) == dialogue[-20:]
 
 
+class OnMeta(nn.Module):
+    """Weights on another device; tells where its inputs are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, device="meta"))
+
+    def forward(self, *inputs: Tensor) -> None:
+        raise LookupError({tensor.device.type for tensor in inputs})
+
+
+def test_batches_follow_the_module() -> None:
+    task = task_of(draw_pairs(3), draw_pairs(4, seed=1))
+    with pytest.raises(LookupError, match=r"^{'meta'}$"):
+        task.loss(OnMeta(), task.micro_batches(0, 0, 1)[0])
+    with pytest.raises(LookupError, match=r"^{'meta'}$"):
+        task.evaluate(OnMeta(), 0, 1)
+
+
 def test_config_errors() -> None:
     with pytest.raises(ConfigError, match=r"safety_coef is -1\.0; it must be 0 or more"):
         RewardConfig(safety_coef=-1.0)
+    with pytest.raises(ConfigError, match="seed is -1; it must be 0 or more"):
+        RewardConfig(seed=-1)
     with pytest.raises(ConfigError, match="micro_batch_pairs is 0; it must be above 0"):
         RewardConfig(micro_batch_pairs=0)
 

@@ -1,5 +1,6 @@
 """The training loop: what it logs, when it looks up, and that stopping it changes nothing."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rlhf.engine.optim import OptimConfig, learning_rate
 from rlhf.engine.torch_engine import TorchEngine
 from rlhf.metrics import read_metrics
 from rlhf.run import Run
-from rlhf.training import LoopConfig, train
+from rlhf.training import LoopConfig, device_of, on_device, train
 from rlhf.types import Stats
 from tests.rlhf.toy_task import NUM_STEPS, TOKENS_PER_STEP, PowerCut, Toy
 from tests.tiny_models import random_tokens, small_language_model
@@ -150,6 +151,22 @@ def test_without_checkpoints_everything_is_done_again(run: Run, tmp_path: Path) 
     assert not (stopped.directory / "checkpoints").exists()
     assert go(stopped, LoopConfig(log_every=3)) == expected
     assert lines_of(stopped) == lines_of(run)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors, none where one may be absent, and a number."""
+
+    tokens: Tensor
+    mask: Tensor | None
+    num_global: int
+
+
+def test_a_batch_moves_to_the_device_of_the_module() -> None:
+    module = small_language_model().to("meta")
+    moved = on_device(Batch(torch.ones(2, 3), None, 6), device_of(module))
+    assert moved.tokens.is_meta and moved.tokens.shape == (2, 3)
+    assert (moved.mask, moved.num_global) == (None, 6)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,10 @@ def test_the_rate_of_every_group_is_set() -> None:
     [
         ({"lr": -1e-5}, "lr is -1e-05; it must be 0 or more"),
         ({"clip_norm": 0.0}, r"clip_norm is 0\.0; it must be above 0"),
+        ({"eps": -1e-8}, "eps is -1e-08; it must be 0 or more"),
+        ({"weight_decay": -0.1}, r"weight_decay is -0\.1; it must be 0 or more"),
+        ({"warmup_min_steps": -1}, "warmup_min_steps is -1; it must be 0 or more"),
+        ({"betas": (0.9, 1.0)}, r"betas is \(0\.9, 1\.0\); both must be in \[0, 1\)"),
         ({"warmup_ratio": 1.0}, r"warmup_ratio is 1\.0; it must be in \[0, 1\)"),
         ({"final_ratio": 1.5}, r"final_ratio is 1\.5; it must be in \[0, 1\]"),
     ],
