@@ -22,11 +22,6 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
 
-    @property
-    def capacity(self) -> int:
-        """Positions per slot."""
-        return self.keys.shape[3]
-
     def write_prompts(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Stores keys and values [n, H, T, D] at positions 0..T−1 of the given slots [n]."""
         length = keys.shape[2]

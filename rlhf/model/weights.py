@@ -1,7 +1,8 @@
 """A model on disk: a Hugging Face directory that AutoModel classes load as it is."""
 
 import json
-import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,8 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data.durable import replace_directory, write_durably
-from data.errors import DataError
+from data.durable import (
+    full_disk_is_told,
+    removed_on_failure,
+    replace_directory,
+    temporary_of,
+    write_durably,
+)
+from data.errors import DataError, UserError
 from rlhf.model.config import ModelConfig
 from rlhf.model.heads import LanguageModel, ScalarModel
 from rlhf.model.rope import rope_frequencies
@@ -19,6 +26,16 @@ from rlhf.model.rope import rope_frequencies
 M = TypeVar("M", LanguageModel, ScalarModel)
 CAUSAL_LM = "LlamaForCausalLM"
 SEQUENCE_CLASSIFICATION = "LlamaForSequenceClassification"
+EMBEDDING = "model.embed_tokens.weight"
+REQUIRED_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+"""Of config.json; the others have defaults, as in transformers."""
 
 
 def save_model(
@@ -27,6 +44,7 @@ def save_model(
     special_ids: dict[str, int],
     extra: dict[str, Any] | None = None,
     weights: dict[str, Tensor] | None = None,
+    save_tokenizer: Callable[[Path], object] | None = None,
 ) -> None:
     """Writes config.json and model.safetensors; the directory is complete or absent.
 
@@ -36,17 +54,25 @@ def save_model(
         special_ids: bos_token_id, eos_token_id and pad_token_id.
         extra: further keys of config.json, such as a reward model's score statistics.
         weights: full state dict where the model itself is sharded.
+        save_tokenizer: puts the tokenizer into the directory that it receives.
+
+    Raises:
+        OSError: the directory cannot be written; a full disk is ENOSPC.
     """
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if weights is None else weights
     if model.config.tie_embeddings:
         state = {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
     config = to_hf_config(model, special_ids) | (extra or {})
-    (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    replace_directory(temporary, directory)
+    temporary = temporary_of(directory)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    with removed_on_failure(temporary), full_disk_is_told(directory.parent):
+        temporary.mkdir(parents=True)
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if save_tokenizer is not None:
+            save_tokenizer(temporary)
+        replace_directory(temporary, directory)
 
 
 def load_language_model(directory: Path) -> LanguageModel:
@@ -71,15 +97,18 @@ def read_hf_config(directory: Path) -> dict[str, Any]:
     """config.json of a model directory.
 
     Raises:
-        DataError: no such file, or not JSON.
+        DataError: no such file, or not a JSON object.
     """
     path = directory / "config.json"
     if not path.is_file():
         raise DataError(f"no model at {str(directory)!r}: it has no config.json; check the path")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{str(path)!r} is not JSON: {error}") from error
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text at all
+        raise DataError(f"{str(path)!r} is not JSON: {error}; copy the model again") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{str(path)!r} holds no JSON object; copy the model again")
+    return config
 
 
 def to_hf_config(model: LanguageModel | ScalarModel, special_ids: dict[str, int]) -> dict[str, Any]:
@@ -112,7 +141,7 @@ def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
     """The inverse of `to_hf_config`.
 
     Raises:
-        DataError: a model that is not a plain Llama.
+        DataError: a model that is not a plain Llama, or a key that is missing.
     """
     if raw.get("model_type") != "llama":
         raise DataError(f"model_type is {raw.get('model_type')!r}; only Llama models are supported")
@@ -124,13 +153,15 @@ def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
         raise DataError(
             f"rope_type is {rope_type!r}; only Llama 2's plain rotary embedding is supported"
         )
-    heads = raw["num_attention_heads"]
+    missing = [key for key in REQUIRED_KEYS if key not in raw]
+    if missing:
+        raise DataError(f"config.json lacks {missing[0]!r}; copy it again from the model's source")
     return ModelConfig(
         vocab_size=raw["vocab_size"],
         dim=raw["hidden_size"],
         num_layers=raw["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads", heads),
+        num_heads=raw["num_attention_heads"],
+        num_kv_heads=raw.get("num_key_value_heads", raw["num_attention_heads"]),
         ffn_dim=raw["intermediate_size"],
         context=raw["max_position_embeddings"],
         norm_eps=raw.get("rms_norm_eps", 1e-6),
@@ -144,15 +175,18 @@ def _load(directory: Path, model_type: type[M], architecture: str) -> M:
     found = (raw.get("architectures") or ["unknown"])[0]
     if found != architecture:
         raise DataError(f"{str(directory)!r} holds a {found}; a {architecture} is needed here")
-    config = from_hf_config(raw)
+    try:
+        config = from_hf_config(raw)
+    except UserError as error:
+        raise DataError(f"the model in {str(directory)!r} cannot be used: {error}") from error
     try:
         state = load_file(directory / "model.safetensors")
     except (SafetensorError, FileNotFoundError) as error:
         raise DataError(f"weights in {str(directory)!r} cannot be read: {error}") from error
     with torch.device("meta"):
         model = model_type(config)
-    if config.tie_embeddings and isinstance(model, LanguageModel):
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    if config.tie_embeddings and isinstance(model, LanguageModel) and EMBEDDING in state:
+        state["lm_head.weight"] = state[EMBEDDING]
     _check_shapes(model, state, directory)
     model.load_state_dict(state, assign=True)
     _restore_after_meta(model)

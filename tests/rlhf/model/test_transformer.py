@@ -134,7 +134,6 @@ def test_slots_that_are_kept_go_on(model: Transformer) -> None:
     for found, row, new in ((hidden[0], 2, 7), (hidden[1], 0, 8)):
         whole = model(torch.cat((tokens[row], torch.tensor([new])))[None])[0]
         close(found, whole[-1])
-    assert cache.capacity == 12
 
 
 @torch.no_grad()

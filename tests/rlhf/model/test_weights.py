@@ -1,14 +1,17 @@
 """Model directories: complete or absent, and clear words where they are neither."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from data import durable
 from data.errors import DataError
 from rlhf.model import weights
 from rlhf.model.weights import (
@@ -119,9 +122,27 @@ def test_nothing_there(tmp_path: Path) -> None:
         load_language_model(tmp_path)
 
 
-def test_a_torn_config(directory: Path) -> None:
-    (directory / "config.json").write_text('{"model_type": "lla')
-    with pytest.raises(DataError, match=r"config\.json' is not JSON"):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"model_type": "lla', r"config\.json' is not JSON: .*; copy the model again"),
+        (b'{"model_type": "ll\xff"}', r"config\.json' is not JSON: .*; copy the model again"),
+        (b"[]", r"config\.json' holds no JSON object; copy the model again"),
+    ],
+)
+def test_a_torn_config(directory: Path, content: bytes, reason: str) -> None:
+    (directory / "config.json").write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        load_language_model(directory)
+
+
+@pytest.mark.parametrize("key", weights.REQUIRED_KEYS)
+def test_a_config_that_lacks_a_key(directory: Path, key: str) -> None:
+    config = read_hf_config(directory)
+    del config[key]
+    (directory / "config.json").write_text(json.dumps(config))
+    reason = rf"the model in '{directory}' cannot be used: config\.json lacks '{key}'"
+    with pytest.raises(DataError, match=reason):
         load_language_model(directory)
 
 
@@ -146,6 +167,14 @@ def test_weights_that_do_not_fit(directory: Path) -> None:
     save_file(state | {"model.norm.weight": norm[:7].clone()}, path)
     with pytest.raises(DataError, match=r"has shape \(7,\); its config\.json asks for \(24,\)"):
         load_language_model(directory)
+    without = {name: tensor for name, tensor in state.items() if "embed_tokens" not in name}
+    save_file(without | {"model.norm.weight": norm}, path)
+    config = read_hf_config(directory)
+    for tied in (False, True):
+        update_hf_config(directory, {"tie_word_embeddings": tied})
+        with pytest.raises(DataError, match=r"lacks the tensor 'model\.embed_tokens\.weight'"):
+            load_language_model(directory)
+    update_hf_config(directory, config)
     save_file(state | {"model.norm.weight": norm, "model.bias": norm.clone()}, path)
     with pytest.raises(DataError, match=r"holds a tensor that no Llama has: 'model\.bias'"):
         load_language_model(directory)
@@ -164,7 +193,39 @@ def test_a_crash_while_writing_leaves_the_old_model(
     assert_close(load_language_model(directory).state_dict(), expected, atol=0, rtol=0)
     with pytest.raises(KeyboardInterrupt):
         save_model(small_language_model(seed=1), directory.with_name("new"), SPECIAL)
-    assert not directory.with_name("new").exists()
+    assert [path.name for path in directory.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("written", ["weights", "tokenizer"])
+def test_a_full_disk_while_writing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    if written == "weights":
+        monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_model(small_language_model(seed=1), directory, SPECIAL, save_tokenizer=full)
+    assert caught.value.errno == errno.ENOSPC
+    assert [path.name for path in directory.parent.iterdir()] == ["model"]
+    expected = small_language_model().state_dict()
+    assert_close(load_language_model(directory).state_dict(), expected, atol=0, rtol=0)
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    left = durable.temporary_of(tmp_path / "model")
+    left.mkdir()
+    (left / "half.safetensors").touch()
+    save_model(
+        small_language_model(),
+        tmp_path / "model",
+        SPECIAL,
+        save_tokenizer=lambda place: (place / "tokenizer.model").touch(),
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["config.json", "model.safetensors", "tokenizer.model"]
 
 
 def test_a_model_is_replaced_as_a_whole(directory: Path) -> None:
