@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlhf.actors.ray_group import RayGroup
 
 W = TypeVar("W")
+W_co = TypeVar("W_co", covariant=True)
 R = TypeVar("R")
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -44,18 +45,18 @@ class WorkerError(UserError):
     """A worker failed or did not answer in time; says which, and in which phase."""
 
 
-class WorkerGroup(Protocol[W]):
+class WorkerGroup(Protocol[W_co]):
     """What algorithms see of the workers of a role."""
 
     size: int
 
     def broadcast(
-        self, method: Callable[Concatenate[W, P], R], *args: P.args, **kwargs: P.kwargs
+        self, method: Callable[Concatenate[W_co, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> list[R]:
         """Calls the method on every worker with the same arguments; results by rank."""
         ...
 
-    def scatter(self, method: Callable[[W, S], R], shards: Sequence[S]) -> list[R]:
+    def scatter(self, method: Callable[[W_co, S], R], shards: Sequence[S]) -> list[R]:
         """Calls the method on every worker with its own shard; results by rank."""
         ...
 

@@ -8,7 +8,7 @@ same size takes them over, process group included.
 import gc
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -24,9 +24,13 @@ SECONDS_TO_VACATE = 10.0
 class Host:
     """The inside of a Ray actor: holds one worker at a time."""
 
-    def occupy(self, worker: Callable[..., Any], seat: Seat, *args: Any) -> None:
-        """Builds the worker."""
-        self._worker = worker(seat, *args)
+    def address(self) -> str:
+        """host:port on this node where a process group can meet."""
+        return free_address()
+
+    def occupy(self, worker: Callable[..., Any], seat: Seat, address: str, *args: Any) -> None:
+        """Builds the worker; its process group meets at the address."""
+        self._worker = worker(replace(seat, rank=replace(seat.rank, address=address)), *args)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Calls a method of the worker."""
@@ -43,8 +47,9 @@ class Hosts:
     """As many hosts as a group has workers, by rank."""
 
     actors: list[Any]
-    address: str
-    """Where their process group meets; empty for a single one."""
+    address: Any
+    """Where their process group meets, on the node of rank 0: a Ray reference to `Host.address`,
+    so that a node that is late is noticed where all wait. Empty for a single one."""
 
     def vacate(self) -> bool:
         """Lets their workers go; False where one of them is dead or does not answer."""
@@ -75,8 +80,8 @@ def take_hosts(placement: Placement) -> Hosts:
     actor = ray.remote(Host).options(
         num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker
     )
-    address = free_address() if placement.workers > 1 else ""
-    return Hosts([actor.remote() for _ in range(placement.workers)], address)
+    actors: list[Any] = [actor.remote() for _ in range(placement.workers)]
+    return Hosts(actors, actors[0].address.remote() if placement.workers > 1 else "")
 
 
 def give_back(hosts: Hosts, placement: Placement) -> None:

@@ -26,7 +26,7 @@ class RayGroup(Closing, Generic[W]):
         self._closed = self._busy = False
         shared = [ray.put(arg) for arg in args]  # once, however many workers read it
         calls = [
-            host.occupy.remote(worker, self._seat(index), *shared)
+            host.occupy.remote(worker, self._seat(index), self._hosts.address, *shared)
             for index, host in enumerate(self._actors)
         ]
         self._collect(calls, "start")
@@ -67,7 +67,7 @@ class RayGroup(Closing, Generic[W]):
     def _seat(self, index: int) -> Seat:
         placement = self._placement
         return Seat(
-            rank=Rank(index=index, world_size=self.size, address=self._hosts.address),
+            rank=Rank(index=index, world_size=self.size),  # the host adds where they meet
             threads=placement.threads,
             device="cuda" if placement.gpus_per_worker else "cpu",
             timeout=placement.timeout,

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import ray
 
@@ -21,8 +24,9 @@ SECONDS_TO_REACH = 10.0
 def ray_session() -> Iterator[None]:
     """Ray for the length of a block.
 
-    The one that runs already, the cluster of RAY_ADDRESS (set in submitted jobs), or a local one
-    that ends with the block.
+    The one that this process has joined already, the cluster of RAY_ADDRESS (set in submitted
+    jobs), or one of its own that ends with the block, whatever else runs on this machine. SIGTERM
+    then ends the block as Ctrl-C does.
 
     Raises:
         WorkerError: Ray cannot start or be reached.
@@ -31,6 +35,7 @@ def ray_session() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
+    before = signal.getsignal(signal.SIGTERM)  # Ray sets its own, which prints a stack
     try:
         if address:
             _check_listens(address)
@@ -49,9 +54,21 @@ def ray_session() -> Iterator[None]:
         )
         raise WorkerError(f"{what}: {reason}; {remedy}") from error
     try:
+        _handle_sigterm(_interrupt)
         yield
     finally:
         ray.shutdown()
+        _handle_sigterm(before)
+
+
+def _handle_sigterm(handler: Any) -> None:
+    """Python handles signals in the main thread only."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _check_listens(address: str) -> None:
@@ -65,6 +82,7 @@ def _check_listens(address: str) -> None:
 def _start_local() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
+        address="local",
         num_cpus=usable_cores(),
         include_dashboard=False,
         log_to_driver=False,

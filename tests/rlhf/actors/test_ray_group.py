@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from data.errors import DataError
+from rlhf.actors import hosts
 from rlhf.actors.group import WorkerError, start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.ray_group import RayGroup
@@ -61,7 +62,14 @@ def test_the_next_group_takes_the_processes_over() -> None:
     assert found[0] == found[1]
 
 
-def test_groups_at_the_same_time_have_processes_of_their_own(pair: RayGroup[Counter]) -> None:
+def test_groups_at_the_same_time_have_processes_of_their_own(
+    pair: RayGroup[Counter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here() -> str:
+        raise AssertionError("ranks meet on the node of the first, which need not be the driver's")
+
+    assert not any(hosts._kept.values())  # so that new processes have to meet
+    monkeypatch.setattr(hosts, "free_address", not_here)
     with RayGroup(Counter, TWO, 6, name="other") as other:
         mine, theirs = ({p[2] for p in group.broadcast(Counter.place)} for group in (pair, other))
         assert mine.isdisjoint(theirs)

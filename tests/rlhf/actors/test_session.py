@@ -1,6 +1,9 @@
 """One Ray per command: taken over where it runs, ended where it was begun, explained where not."""
 
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +22,30 @@ def test_a_running_ray_is_taken_over_and_left_running() -> None:
     with ray_session():
         assert ray.get_runtime_context().get_job_id() == before
     assert ray.is_initialized()
+
+
+TERMINATED = """
+import os, signal, sys, time
+from rlhf.actors.session import ray_session
+
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with ray_session():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", signal.getsignal(signal.SIGTERM) == before)
+"""
+
+
+@pytest.mark.slow  # a Ray of its own has to start
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_sigterm_is_an_interruption_without_a_stack() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TERMINATED], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted True\n", "")
 
 
 class Init:
@@ -55,7 +82,19 @@ def test_a_local_ray_stays_on_this_machine_and_ends_with_the_block(
     assert no_ray == ["ended"]
     assert init.settings["_node_ip_address"] == "127.0.0.1"
     assert init.settings["include_dashboard"] is False
-    assert "address" not in init.settings
+    assert init.settings["address"] == "local"  # and not what `ray start --head` has left
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_sigterm_interrupts_whatever_ray_would_do_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), ray_session():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.fixture
