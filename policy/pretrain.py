@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import ConfigError, require_positive
+from data.errors import ConfigError, require_not_negative, require_positive
 from data.packing import PackedRows, pack
 from data.tokenizer import Tokenizer
 from policy.language_task import LanguageTask, steps_for
@@ -41,6 +41,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "row_length", "batch_rows", "micro_batch_rows", "epochs")
+        require_not_negative(self, "seed")
         if not 0 <= self.validation_share < 1:
             raise ConfigError(
                 f"validation_share is {self.validation_share}; it must be in [0, 1), "

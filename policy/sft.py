@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.chat_format import ChatFormat
-from data.errors import require_positive
+from data.errors import require_not_negative, require_positive
 from data.packing import PackedRows, pack
 from data.schemas import Demonstration
 from data.tokenizer import Tokenizer
@@ -46,6 +46,7 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "row_length", "batch_rows", "micro_batch_rows", "epochs")
+        require_not_negative(self, "seed")
 
 
 def fine_tune(
