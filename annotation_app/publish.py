@@ -14,14 +14,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from annotation_app.ledger.database import Database
-from annotation_app.ledger.publications import PlannedPart, Submitted, plan_parts, read_part
+from annotation_app.ledger.publications import (
+    PlannedPart,
+    Submitted,
+    Waiting,
+    plan_parts,
+    read_part,
+)
 from data.counting import TokenCounter, WordCounter, count_messages
 from data.dataset import Batch, publish_many, split_of
+from data.errors import ConfigError
 from data.manifest import open_or_begin
 from data.schemas import SPLITS, Comparison, Message
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
 """Of the dialogues, by their first user turn: all turns of a dialogue are in one split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishRule:
+    """When to publish by itself: whatever comes first."""
+
+    annotations: int = 1_000
+    """Submissions that wait, edits included."""
+    minutes: float = 10.0
+    """Age of the oldest submission that waits."""
+
+    def __post_init__(self) -> None:
+        if self.annotations < 1 or not self.minutes > 0:
+            raise ConfigError(
+                f"publishing every {self.annotations} annotations or {self.minutes} minutes; "
+                "give at least 1 annotation and more than 0 minutes"
+            )
+
+    def is_due(self, waiting: Waiting, now: float) -> bool:
+        """Whether to publish now."""
+        if waiting.submissions == 0:
+            return False
+        enough = waiting.submissions >= self.annotations
+        return enough or now - waiting.oldest >= 60 * self.minutes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Who may do what, and the audit trail. Every call of the ledger begins with `allow`."""
 
 import json
+import re
 import secrets
 from typing import Any
 
@@ -13,6 +14,11 @@ from data.errors import DataError, UserError
 
 SYSTEM = "system"
 """Who acts where a command and not a person does: whoever may run it can read the ledger anyway."""
+LOCAL_PERSON = "local"
+"""Who works in the app when it serves one person on their own machine."""
+RESERVED = (SYSTEM, LOCAL_PERSON)
+"""Names that nobody can sign in by: who they are depends on the machine, not on a key."""
+_NAME = re.compile(r"[^\s\x00-\x1f]{1,200}")
 
 
 class NotAllowed(UserError):
@@ -58,6 +64,7 @@ def find_person(database: Database, person_id: str, role: Role = "annotator") ->
 
 def ensure_person(database: Database, person_id: str, role: Role) -> Person:
     """The person, added with this role if new; for the composition root, not for pages."""
+    _check(person_id, role)
 
     def change(connection: Connection) -> Person:
         query = select(people).where(people.c.person_id == person_id)
@@ -74,19 +81,59 @@ def add_person(database: Database, manager_id: str, person_id: str, role: Role) 
     """Adds somebody.
 
     Raises:
-        NotAllowed: not by a manager.
+        NotAllowed: not by a manager, or the name belongs to the machine.
         DataError: they are there already, or the name or role is none.
     """
 
     def change(connection: Connection) -> Person:
         allow(connection, manager_id, "manager")
+        _check(person_id, role)
         query = select(people).where(people.c.person_id == person_id)
         if connection.execute(query).one_or_none() is not None:
             raise DataError(f"{person_id!r} is known already; change their role instead")
-        _add(connection, database.clock(), manager_id, person_id, role)
+        enrol(connection, database.clock(), manager_id, person_id, role)
         return _person(connection.execute(query).one())
 
     return database.write(change)
+
+
+def enrol(connection: Connection, at: float, by: str, person_id: str, role: Role) -> None:
+    """Adds somebody who signs in by a key, in the caller's transaction; known people stay.
+
+    Raises:
+        NotAllowed: the name belongs to the machine.
+        DataError: the name or role is none, or they are known with another role.
+    """
+    if person_id in RESERVED:
+        raise NotAllowed(f"nobody signs in as {person_id!r}; choose another name")
+    _check(person_id, role)
+    row = connection.execute(select(people).where(people.c.person_id == person_id)).one_or_none()
+    if row is None:
+        _add(connection, at, by, person_id, role)
+    elif row.role != role:
+        raise DataError(f"{person_id!r} is {row.role}; change their role under Manage → People")
+
+
+def set_role(database: Database, manager_id: str, person_id: str, role: Role) -> None:
+    """Changes what somebody may do.
+
+    Raises:
+        NotAllowed: not by a manager.
+        DataError: no such person or role, or the manager themselves.
+    """
+
+    def change(connection: Connection) -> None:
+        allow(connection, manager_id, "manager")
+        if person_id == manager_id:
+            raise DataError("you cannot change your own role; another manager can")
+        if role not in ROLES:
+            raise DataError(f"there is no role {role!r}; roles are {', '.join(ROLES)}")
+        here = update(people).where(people.c.person_id == person_id)
+        if person_id in RESERVED or not connection.execute(here.values(role=role)).rowcount:
+            raise DataError(f"there is no {person_id!r} to change; check the name")
+        record(connection, database.clock(), manager_id, "set role", person_id, role=role)
+
+    database.write(change)
 
 
 def set_paused(database: Database, manager_id: str, person_id: str, paused: bool) -> None:
@@ -126,9 +173,15 @@ def list_people(database: Database, manager_id: str) -> list[Person]:
     return database.read(query)
 
 
+def _check(person_id: str, role: Role) -> None:
+    if not _NAME.fullmatch(person_id) or role not in ROLES:
+        raise DataError(
+            f"name {person_id[:100]!r} with role {role!r}; a name has 1 to 200 characters without "
+            f"spaces, roles are {', '.join(ROLES)}"
+        )
+
+
 def _add(connection: Connection, at: float, by: str, person_id: str, role: Role) -> None:
-    if not person_id.strip() or role not in ROLES:
-        raise DataError(f"name {person_id!r} with role {role!r}; roles are {', '.join(ROLES)}")
     pseudonym = f"annotator-{secrets.token_hex(4)}"
     connection.execute(
         insert(people).values(

@@ -5,18 +5,44 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, insert, inspect, select, update
 
-from annotation_app.ledger.schema import metadata, version
+from annotation_app.ledger.schema import (
+    assignments,
+    batches,
+    conflicts,
+    events,
+    invitations,
+    items,
+    metadata,
+    people,
+    publications,
+    publisher,
+    signing_keys,
+    submissions,
+    version,
+)
 from data.errors import DataError
 
 Migration = Callable[[Connection], None]
 
 
+_FIRST = (
+    *(version, people, batches, items, assignments),
+    *(submissions, conflicts, publications, events),
+)
+
+
 def _create(connection: Connection) -> None:
-    metadata.create_all(connection)
+    metadata.create_all(connection, tables=_FIRST)
     connection.execute(insert(version).values(schema_version=0, ledger_id=secrets.token_hex(4)))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create,)
+def _add_sign_in_and_publisher(connection: Connection) -> None:
+    metadata.create_all(connection, tables=(signing_keys, invitations, publisher))
+    connection.execute(insert(signing_keys).values(key=secrets.token_hex(32)))
+    connection.execute(insert(publisher).values(holder="", until=0.0))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create, _add_sign_in_and_publisher)
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 
 

@@ -8,7 +8,7 @@ whoever writes a part, however often, writes the same rows.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
 from annotation_app.ledger.access import allow, record
 from annotation_app.ledger.database import Database
@@ -19,6 +19,7 @@ from annotation_app.ledger.schema import (
     items,
     people,
     publications,
+    publisher,
     submissions,
     version,
 )
@@ -89,6 +90,54 @@ def plan_parts(database: Database, manager_id: str) -> list[PlannedPart]:
     if newest > planned:  # else annotators need not wait for a writer
         database.write(change)
     return database.read(query)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What is not planned yet."""
+
+    submissions: int
+    oldest: float
+    """When the first of them was submitted; seconds since 1970, and the present for none."""
+
+
+def waiting(database: Database, manager_id: str) -> Waiting:
+    """How much waits for being published, and since when.
+
+    Raises:
+        NotAllowed: not a manager.
+    """
+
+    def query(connection: Connection) -> Waiting:
+        allow(connection, manager_id, "manager")
+        planned, newest = _ends(connection)
+        first = select(submissions.c.created_at).where(submissions.c.sequence > planned)
+        oldest = connection.execute(first.order_by(submissions.c.sequence).limit(1)).scalar()
+        now = database.clock()
+        return Waiting(submissions=newest - planned, oldest=now if oldest is None else oldest)
+
+    return database.read(query)
+
+
+def take_turn(database: Database, manager_id: str, holder: str, seconds: float) -> bool:
+    """Whether `holder` is the one that publishes by itself, from now on for so many seconds.
+
+    Two at a time would do no harm, but the same work twice.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+
+    def change(connection: Connection) -> bool:
+        allow(connection, manager_id, "manager")
+        now = database.clock()
+        # A turn never lasts longer than what is asked for: so a clock that jumped ends none late.
+        free = (publisher.c.until <= now) | (publisher.c.until > now + seconds)
+        mine = publisher.c.holder == holder
+        taken = update(publisher).where(free | mine).values(holder=holder, until=now + seconds)
+        return connection.execute(taken).rowcount == 1
+
+    return database.write(change)
 
 
 def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Submitted]:

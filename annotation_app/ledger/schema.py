@@ -148,3 +148,32 @@ events = Table(
     Column("detail", Text, nullable=False),
     sqlite_autoincrement=True,
 )
+
+# Since version 2.
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    # One row: signs invitation links, so that forged ones are known without a look at the table.
+    Column("key", String, primary_key=True),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("invitation_id", String, primary_key=True),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False),
+    # Of the link's token; nobody can make the link from it.
+    Column("token_hash", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("first_used_at", Double),
+    Column("revoked_at", Double),
+)
+
+publisher = Table(
+    "publisher",
+    metadata,
+    # One row: whose turn it is to publish by itself, and until when.
+    Column("holder", String, primary_key=True),
+    Column("until", Double, nullable=False),
+)
