@@ -299,7 +299,8 @@ def test_full_disk(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     out = tmp_path / "out"
-    words = [str(word) for word in sft(micro_run, out, "--train.epochs", "0.1")]
+    short = ["--train.epochs", "0.1", "--train.row_length", "256", "--train.batch_rows", "4"]
+    words = [str(word) for word in sft(micro_run, out, *short)]
     with monkeypatch.context() as patch:
         patch.setattr(durable, "put_in_place", full)
         message = refused(words, capsys)
