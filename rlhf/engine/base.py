@@ -29,6 +29,9 @@ class EngineConfig:
     """auto: DeepSpeed for several workers, plain torch for one."""
     zero_stage: int = 1
     """DeepSpeed's ZeRO stage: 1 shards optimizer state, 2 gradients too, 3 weights too."""
+    recompute_activations: bool = False
+    """Keep only the input of each block and compute the rest again in the backward pass: less
+    memory, a third more time, the same gradients."""
 
     def __post_init__(self) -> None:
         if self.zero_stage not in (0, 1, 2, 3):

@@ -16,6 +16,10 @@ def build_engine(
     Raises:
         ConfigError: the plain engine with several ranks.
     """
+    if engine.recompute_activations:
+        for part in module.modules():
+            if hasattr(part, "recompute_activations"):
+                part.recompute_activations = True
     several = rank.world_size > 1
     if engine.kind == "deepspeed" or (engine.kind == "auto" and several):
         from rlhf.engine.deepspeed_engine import DeepSpeedEngine

@@ -1,8 +1,34 @@
 """The Llama architecture in numbers, with the published sizes by name."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from data.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Rotary frequencies stretched for a longer context than the model was pretrained with."""
+
+    kind: Literal["linear", "llama3"]
+    """linear divides every frequency (Chen et al. 2023); llama3 only the slow ones (Llama 3.1)."""
+    factor: float
+    """What frequencies are divided by."""
+    low_freq_factor: float = 1.0
+    """llama3: waves longer than original_context / low_freq_factor are divided in full."""
+    high_freq_factor: float = 4.0
+    """llama3: waves shorter than original_context / high_freq_factor stay as they are."""
+    original_context: int = 8192
+    """llama3: context of pretraining, in tokens."""
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ConfigError(f"the factor of RoPE scaling is {self.factor}; it must be 1 or more")
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ConfigError(
+                f"low_freq_factor ({self.low_freq_factor}) of RoPE scaling must be below "
+                f"high_freq_factor ({self.high_freq_factor})"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +53,8 @@ class ModelConfig:
     """Added to the mean square in RMSNorm."""
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """How they are stretched; None as in Llama 2."""
     tie_embeddings: bool = False
     """Whether the output head shares the embedding's weights; small models gain from it."""
 

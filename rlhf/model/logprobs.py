@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+CHUNK_LOGITS = 1 << 25
+"""Logits that exist at a time: 128 MiB in float32, 1,048 positions of a vocabulary of 32,000."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -30,7 +34,8 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Log-probabilities of the marked tokens.
 
-    Logits are made only for the positions that are asked for; no [B, T, V] tensor exists.
+    Logits are made only for the positions that are asked for, CHUNK_LOGITS at a time, and made
+    again in the backward pass where there are more; no [B, T, V] tensor exists.
 
     Args:
         hidden: [B, T, dim] final hidden states.
@@ -42,14 +47,31 @@ def token_logprobs(
     """
     predicts = torch.zeros_like(mask)
     predicts[:, :-1] = mask[:, 1:]  # the shift: position t − 1 predicts token t
-    log_probs = (head(hidden[predicts]).float() / temperature).log_softmax(dim=-1)
-    chosen = log_probs.gather(1, tokens[mask][:, None]).squeeze(1)
+    wanted, chosen_ids = hidden[predicts], tokens[mask]
+    size = max(1, CHUNK_LOGITS // head.out_features)
+    if wanted.shape[0] <= size:
+        chosen, entropies = _chosen(wanted, head, chosen_ids, temperature, with_entropy)
+    else:
+        chunks = [
+            checkpoint(_chosen, part, head, ids, temperature, with_entropy, use_reentrant=False)
+            for part, ids in zip(wanted.split(size), chosen_ids.split(size), strict=True)
+        ]
+        chosen, entropies = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     empty = torch.zeros(mask.shape, dtype=chosen.dtype, device=mask.device)
-    entropy = None
-    if with_entropy:
-        detached = log_probs.detach()
-        entropy = empty.masked_scatter(mask, -(detached.exp() * detached).sum(dim=-1))
+    entropy = empty.masked_scatter(mask, entropies) if with_entropy else None
     return TokenLogprobs(empty.masked_scatter(mask, chosen), entropy)
+
+
+def _chosen(
+    hidden: Tensor, head: nn.Linear, ids: Tensor, temperature: float, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """[n] log-probabilities of ids, and entropies (empty where not asked for), of [n, dim]."""
+    log_probs = (head(hidden).float() / temperature).log_softmax(dim=-1)
+    chosen = log_probs.gather(1, ids[:, None]).squeeze(1)
+    if not with_entropy:
+        return chosen, chosen.new_empty(0)
+    detached = log_probs.detach()
+    return chosen, -(detached.exp() * detached).sum(dim=-1)
 
 
 def align_values(values: Tensor) -> Tensor:

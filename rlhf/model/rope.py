@@ -1,13 +1,27 @@
 """Rotary position embedding, in the half-split layout of Hugging Face's Llama."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from rlhf.model.config import RopeScaling
 
-def rope_frequencies(head_dim: int, base: float) -> Tensor:
-    """[head_dim / 2] angular frequencies, base^(−2i / head_dim)."""
+
+def rope_frequencies(head_dim: int, base: float, scaling: RopeScaling | None = None) -> Tensor:
+    """[head_dim / 2] angular frequencies, base^(−2i / head_dim), stretched where asked for."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    return base**-exponents
+    frequencies = base**-exponents
+    if scaling is None:
+        return frequencies
+    stretched = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return stretched
+    # Llama 3.1: between the two wavelengths, from wholly stretched to not at all.
+    turns = scaling.original_context * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * stretched + kept * frequencies
 
 
 def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:

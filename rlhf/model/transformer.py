@@ -3,9 +3,12 @@
 Module names are those of Hugging Face's LlamaModel, so a state dict needs no translation.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rlhf.model.attention import (
     Attention,
@@ -59,8 +62,18 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        frequencies = rope_frequencies(config.head_dim, config.rope_base)
+        self.recompute_activations = False
+        """Whether training keeps only the input of each block and computes the rest again."""
+        frequencies = rope_frequencies(config.head_dim, config.rope_base, config.rope_scaling)
         self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Transformer":
+        """As of any module, but the frequencies stay float32: rounded, far tokens turn wrongly."""
+        super()._apply(fn, recurse)
+        config = self.config
+        frequencies = rope_frequencies(config.head_dim, config.rope_base, config.rope_scaling)
+        self.frequencies = frequencies.to(self.frequencies.device)
+        return self
 
     def forward(
         self, tokens: Tensor, documents: Tensor | None = None, branches: Tensor | None = None
@@ -124,6 +137,7 @@ class Transformer(nn.Module):
 
     def _run(self, tokens: Tensor, shared: AttentionInputs) -> Tensor:
         x = self.embed_tokens(tokens)
+        recompute = self.recompute_activations and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x, shared)
+            x = checkpoint(layer, x, shared, use_reentrant=False) if recompute else layer(x, shared)
         return self.norm(x)

@@ -19,7 +19,7 @@ from data.durable import (
     write_durably,
 )
 from data.errors import DataError, UserError
-from rlhf.model.config import ModelConfig
+from rlhf.model.config import ModelConfig, RopeScaling
 from rlhf.model.heads import LanguageModel, ScalarModel
 from rlhf.model.rope import rope_frequencies
 
@@ -126,7 +126,7 @@ def to_hf_config(model: LanguageModel | ScalarModel, special_ids: dict[str, int]
         "intermediate_size": config.ffn_dim,
         "max_position_embeddings": config.context,
         "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_parameters": _rope_parameters(config),
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
@@ -147,16 +147,14 @@ def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
         raise DataError(f"model_type is {raw.get('model_type')!r}; only Llama models are supported")
     if raw.get("hidden_act", "silu") != "silu":
         raise DataError(f"hidden_act is {raw['hidden_act']!r}; Llama's is 'silu'")
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type != "default":
-        raise DataError(
-            f"rope_type is {rope_type!r}; only Llama 2's plain rotary embedding is supported"
-        )
+    for key in ("attention_bias", "mlp_bias"):
+        if raw.get(key):
+            raise DataError(f"{key} is {raw[key]!r}; Llama has no biases")
     missing = [key for key in REQUIRED_KEYS if key not in raw]
     if missing:
         raise DataError(f"config.json lacks {missing[0]!r}; copy it again from the model's source")
-    return ModelConfig(
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    config = ModelConfig(
         vocab_size=raw["vocab_size"],
         dim=raw["hidden_size"],
         num_layers=raw["num_hidden_layers"],
@@ -166,7 +164,50 @@ def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
         context=raw["max_position_embeddings"],
         norm_eps=raw.get("rms_norm_eps", 1e-6),
         rope_base=rope.get("rope_theta", raw.get("rope_theta", 10_000.0)),
+        rope_scaling=_rope_scaling(rope),
         tie_embeddings=raw.get("tie_word_embeddings", False),
+    )
+    if (raw.get("head_dim") or config.head_dim) != config.head_dim:
+        raise DataError(f"head_dim is {raw['head_dim']}; Llama's is width / heads")
+    return config
+
+
+def _rope_parameters(config: ModelConfig) -> dict[str, Any]:
+    base: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_base}
+    scaling = config.rope_scaling
+    if scaling is None:
+        return base
+    base |= {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "llama3":
+        base |= {
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_context,
+        }
+    return base
+
+
+def _rope_scaling(rope: dict[str, Any]) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    try:
+        match kind:
+            case "default":
+                return None
+            case "linear":
+                return RopeScaling(kind="linear", factor=rope["factor"])
+            case "llama3":
+                return RopeScaling(
+                    kind="llama3",
+                    factor=rope["factor"],
+                    low_freq_factor=rope["low_freq_factor"],
+                    high_freq_factor=rope["high_freq_factor"],
+                    original_context=rope["original_max_position_embeddings"],
+                )
+    except KeyError as error:
+        raise DataError(f"the {kind!r} rotary embedding of config.json lacks {error}") from error
+    raise DataError(
+        f"rope_type is {kind!r}; supported are 'default', 'linear' and 'llama3', because others "
+        "change with the length of the text or scale the attention"
     )
 
 
@@ -211,7 +252,9 @@ def _check_shapes(model: nn.Module, state: dict[str, Tensor], directory: Path) -
 def _restore_after_meta(model: LanguageModel | ScalarModel) -> None:
     """What a state dict does not carry: tied weights and rotary frequencies."""
     config = model.config
-    model.model.frequencies = rope_frequencies(config.head_dim, config.rope_base)
+    model.model.frequencies = rope_frequencies(
+        config.head_dim, config.rope_base, config.rope_scaling
+    )
     if config.tie_embeddings and isinstance(model, LanguageModel):
         model.lm_head.weight = model.model.embed_tokens.weight
 

@@ -61,6 +61,19 @@ def test_micro_batches_are_one_batch(micro_batch_size: int) -> None:
     assert_close(parts.gather_weights(), whole.gather_weights(), atol=1e-5, rtol=0)
 
 
+def test_recomputing_activations_changes_no_weight() -> None:
+    engines = [
+        build_engine(small_language_model(), config, OPTIM, Rank())
+        for config in (EngineConfig(), EngineConfig(recompute_activations=True))
+    ]
+    for engine in engines:
+        assert isinstance(engine, TorchEngine)
+        train(engine, range(2))
+    kept, recomputed = engines
+    assert recomputed.module.get_submodule("model").recompute_activations
+    assert_close(recomputed.gather_weights(), kept.gather_weights(), atol=0, rtol=0)
+
+
 def test_training_lowers_the_loss() -> None:
     engine = TorchEngine(small_language_model(), OPTIM)
     loss = share_of(int(batch_of(0)[1].sum()))

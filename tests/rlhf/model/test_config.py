@@ -3,26 +3,44 @@
 from typing import Any
 
 import pytest
+import torch
 
 from data.errors import ConfigError
-from rlhf.model.config import SIZES, ModelConfig, named_size
+from rlhf.model.config import SIZES, ModelConfig, RopeScaling, named_size
+from rlhf.model.heads import LanguageModel
 
 
 @pytest.mark.parametrize(
-    ("name", "billions"),
-    # As counted in the published checkpoints of Llama 2 (of Code Llama for 34B), 32,000 ids.
-    [("7b", 6.738), ("13b", 13.016), ("34b", 33.744), ("70b", 68.977)],
+    ("name", "parameters"),
+    # As counted in the published checkpoints of Llama 2, 32,000 ids; of Code Llama for 34B, which
+    # is of the same shape and the only one of that size that was published.
+    [
+        ("7b", 6_738_415_616),
+        ("13b", 13_015_864_320),
+        ("34b", 33_743_970_304),
+        ("70b", 68_976_648_192),
+    ],
 )
 def test_published_sizes_have_the_published_number_of_parameters(
-    name: str, billions: float
+    name: str, parameters: int
 ) -> None:
-    c = SIZES[name]
-    kv_dim = c.num_kv_heads * c.head_dim
-    block = 2 * c.dim * c.dim + 2 * c.dim * kv_dim + 3 * c.dim * c.ffn_dim + 2 * c.dim
-    total = 2 * c.vocab_size * c.dim + c.num_layers * block + c.dim
-    assert total / 1e9 == pytest.approx(billions, abs=0.001)
-    assert c.context == 4096
-    assert c.head_dim == 128
+    with torch.device("meta"):
+        model = LanguageModel(SIZES[name])
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert SIZES[name].context == 4096
+    assert SIZES[name].head_dim == 128
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"factor": 0.5}, "factor of RoPE scaling is 0.5; it must be 1 or more"),
+        ({"factor": 8.0, "low_freq_factor": 4.0}, r"low_freq_factor \(4.0\) .* below high_freq"),
+    ],
+)
+def test_scalings_that_cannot_be(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        RopeScaling(kind="llama3", **changes)
 
 
 def test_a_named_size_takes_the_tokenizers_vocabulary() -> None:

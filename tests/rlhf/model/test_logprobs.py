@@ -1,12 +1,16 @@
 """Log-probabilities of tokens against an explicit log-softmax and gather."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from rlhf.model import logprobs
 from rlhf.model.logprobs import align_values, token_logprobs
 from tests.tiny_models import random_tokens, small_language_model
 
@@ -88,6 +92,88 @@ def test_gradients_are_those_of_the_plain_computation() -> None:
     ours = -model(tokens, mask).logprobs.sum() / mask.sum()
     assert_close(ours, plain)
     assert_close(gradient(ours), gradient(plain), atol=1e-7, rtol=1e-5)
+
+
+@pytest.fixture
+def in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven positions at a time: 61 ids · 7 = 427."""
+    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 430)
+
+
+@pytest.mark.usefixtures("in_chunks")
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_chunks_change_nothing(with_entropy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, mask = random_tokens(4, 12), random_mask(4, 12)
+    assert mask.sum() > 14  # three chunks or more, the last one not full
+    outputs, gradients = [], []
+    for chunk in (430, 1 << 25):
+        monkeypatch.setattr(logprobs, "CHUNK_LOGITS", chunk)
+        model = small_language_model()
+        found = model(tokens, mask, temperature=0.7, with_entropy=with_entropy)
+        (found.logprobs**2).sum().backward()
+        outputs.append(found)
+        gradients.append([p.grad for p in model.parameters()])
+    assert_close(outputs[0].logprobs, outputs[1].logprobs, atol=1e-6, rtol=0)
+    assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-5)
+    if with_entropy:
+        assert_close(outputs[0].entropy, outputs[1].entropy, atol=1e-6, rtol=0)
+    else:
+        assert outputs[0].entropy is outputs[1].entropy is None
+
+
+@pytest.mark.usefixtures("in_chunks")
+def test_chunks_are_the_plain_cross_entropy() -> None:
+    model = small_language_model()
+    tokens, mask = random_tokens(4, 12), random_mask(4, 12)
+    logits = model.lm_head(model.model(tokens))[:, :-1]
+    plain = nn.functional.cross_entropy(logits[mask[:, 1:]], tokens[:, 1:][mask[:, 1:]])
+    found = -model(tokens, mask).logprobs.sum() / mask.sum()
+    assert_close(found, plain, atol=1e-6, rtol=0)
+    parameters = list(model.parameters())
+    assert_close(
+        torch.autograd.grad(found, parameters),
+        torch.autograd.grad(plain, parameters),
+        atol=1e-6,
+        rtol=1e-4,
+    )
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.elements = max(self.elements, leaf.numel())
+        return result
+
+
+def test_memory_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """512 positions of 1,000 ids, 64 at a time: never more logits than that, and none are kept."""
+    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 64_000)
+    head = nn.Linear(8, 1000, bias=False)
+    hidden = torch.randn(2, 257, 8, requires_grad=True)
+    tokens = random_tokens(2, 257, vocab_size=1000)
+    mask = torch.ones(2, 257, dtype=torch.bool)
+    mask[:, 0] = False
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with LargestTensor() as largest, hooks:
+        token_logprobs(hidden, head, tokens, mask).logprobs.sum().backward()
+    assert largest.elements == 64_000
+    assert max(kept.values()) <= 64_000 * 4  # those of one chunk, while it is computed again
 
 
 def test_the_entropy_carries_no_gradient() -> None:

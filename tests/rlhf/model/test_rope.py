@@ -5,6 +5,7 @@ import math
 import torch
 from torch.testing import assert_close
 
+from rlhf.model.config import RopeScaling
 from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
 from tests.tiny_models import SMALL
 
@@ -14,6 +15,27 @@ def test_frequencies_by_hand() -> None:
     assert_close(rope_frequencies(4, 10_000.0), torch.tensor([1.0, 0.01]))
     # 16^(−2i/8): 1, 1/2, 1/4, 1/8
     assert_close(rope_frequencies(8, 16.0), torch.tensor([1.0, 0.5, 0.25, 0.125]))
+
+
+def test_linear_scaling_by_hand() -> None:
+    # A position counts a quarter: 1 / 4 and 0.01 / 4
+    scaling = RopeScaling(kind="linear", factor=4.0)
+    assert_close(rope_frequencies(4, 10_000.0, scaling), torch.tensor([0.25, 0.0025]))
+
+
+def test_llama3_scaling_by_hand() -> None:
+    # In a context of 40,000 π a frequency f makes 20,000 f turns. Base 16, width 8: frequencies 1,
+    # 1/2, 1/4, 1/8 make 20, 10, 5 and 2.5 thousand. Above 10 thousand all is kept, below 4 nothing;
+    # of 5 thousand (5 − 4) / (10 − 4) = 1/6 is kept: 1/4 · (1/6 + 5/6 · 1/8) = 13/192.
+    scaling = RopeScaling(
+        kind="llama3",
+        factor=8.0,
+        low_freq_factor=4_000.0,
+        high_freq_factor=10_000.0,
+        original_context=round(40_000 * math.pi),
+    )
+    expected = torch.tensor([1.0, 0.5, 13 / 192, 1 / 64])
+    assert_close(rope_frequencies(8, 16.0, scaling), expected, rtol=1e-5, atol=0)
 
 
 def test_a_rotation_by_hand() -> None:

@@ -144,3 +144,26 @@ def test_the_score_is_read_at_the_last_real_token() -> None:
     scores = score_at_last(model(padded), torch.tensor([4, 9, 1]))
     for row, score in zip(rows, scores, strict=True):
         close(score, model(row[None])[0, -1])
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    tokens = random_tokens(2, 12)
+    kept: dict[bool, int] = {}
+    gradients = {}
+    for recompute in (False, True):
+        model = small_language_model(num_layers=4)
+        model.model.recompute_activations = recompute
+        count = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal count
+            count += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model.model(tokens).square().sum()
+        kept[recompute] = count
+        loss.backward()
+        gradients[recompute] = [p.grad for p in model.model.parameters()]
+    assert_close(gradients[True], gradients[False], atol=0, rtol=0)
+    assert kept[True] < kept[False] / 10

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 from data import durable
 from data.errors import DataError
 from rlhf.model import weights
+from rlhf.model.config import RopeScaling
 from rlhf.model.weights import (
     from_hf_config,
     load_language_model,
@@ -71,9 +73,17 @@ def test_loaded_weights_can_be_trained(directory: Path) -> None:
     assert not any(buffer.is_meta for buffer in model.buffers())
 
 
-def test_the_config_goes_there_and_back() -> None:
-    raw = to_hf_config(small_language_model(), SPECIAL)
-    assert from_hf_config(raw) == SMALL
+SCALINGS = [
+    None,
+    RopeScaling(kind="linear", factor=2.0),
+    RopeScaling(kind="llama3", factor=8.0, low_freq_factor=2.0, original_context=64),
+]
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_the_config_goes_there_and_back(scaling: RopeScaling | None) -> None:
+    raw = to_hf_config(small_language_model(rope_scaling=scaling), SPECIAL)
+    assert from_hf_config(raw) == replace(SMALL, rope_scaling=scaling)
     assert (raw["bos_token_id"], raw["eos_token_id"], raw["pad_token_id"]) == (1, 2, 0)
 
 
@@ -86,20 +96,25 @@ def test_configs_of_older_programs() -> None:
     assert old.num_kv_heads == old.num_heads == 6
     assert not old.tie_embeddings
     assert from_hf_config(raw).rope_base == 10_000.0
+    longer = from_hf_config(raw | {"rope_scaling": {"type": "linear", "factor": 4.0}})
+    assert longer.rope_scaling == RopeScaling(kind="linear", factor=4.0)
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"model_type": "qwen2"}, "model_type is 'qwen2'; only Llama models are supported"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 8.0}}, "rope_type is 'yarn'; supp"),
         (
-            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}},
-            "rope_type is 'llama3'; only Llama 2's plain rotary embedding is supported",
+            {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 4.0}},
+            "rope_type is 'dynamic'; supported are 'default', 'linear' and 'llama3'",
         ),
         (
-            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 4.0}},
-            "rope_type is 'linear'",
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
+            "the 'llama3' rotary embedding of config.json lacks 'low_freq_factor'",
         ),
+        ({"head_dim": 8}, "head_dim is 8; Llama's is width / heads"),
+        ({"attention_bias": True}, "attention_bias is True; Llama has no biases"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; Llama's is 'silu'"),
     ],
 )
