@@ -3,8 +3,9 @@
     L = −log σ( r(x, y_c) − r(x, y_r) − m(strength) )  +  λ · BCE( σ(r), safe? )
 
 The first term on every comparison; the second on responses with a safety label, for the safety
-model. The model starts from a chat checkpoint whose next-token head gives way to a scalar head; the
-score is read at the last token of the response, its EOS.
+model. Smoothed labels, weights by strength and centred scores are options. The model starts from a
+chat checkpoint whose next-token head gives way to a scalar head; the score is read at the last
+token of the response, its EOS.
 """
 
 from collections.abc import Sequence
@@ -18,12 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from data.chat_format import ChatFormat
-from data.errors import require_not_negative, require_positive
+from data.errors import ConfigError, require_not_negative, require_positive
 from data.mixing import epoch_order
 from data.packing import pack_and_locate
 from data.schemas import Comparison, Message
 from data.tokenizer import Tokenizer
-from reward.losses import MARGINS, Margin, ranking_loss, safety_loss
+from reward.losses import (
+    Margin,
+    centring_loss,
+    pair_margin,
+    pair_weight,
+    ranking_loss,
+    safety_loss,
+)
 from rlhf.engine.optim import OptimConfig
 from rlhf.model.config import ModelConfig
 from rlhf.model.heads import ScalarModel
@@ -44,10 +52,17 @@ class RewardConfig:
     """m by strength (Table 27); Table 28 finds large best on clear preferences."""
     safety_coef: float = 1.0
     """λ, weight of the auxiliary safety loss (not published); only labelled responses feel it."""
+    label_smoothing: float = 0.0
+    """ε: the share of comparisons held to be judged the wrong way round; 0 in the paper."""
+    centring_coef: float = 0.0
+    """Weight of the squared sum of a comparison's scores; 0 in the paper, TRL suggests 0.01."""
     batch_pairs: int = 512
     """Comparisons per optimizer step over all workers."""
-    micro_batch_pairs: int = 16
-    """Comparisons per forward pass on one worker; memory, not results, depends on it."""
+    micro_batch_tokens: int = 16_384
+    """Tokens per forward pass on one worker, padding included, of comparisons of similar length;
+    memory and speed, not results, depend on it. A longer comparison passes alone."""
+    micro_batch_pairs: int = 0
+    """Comparisons per forward pass instead, of any length; 0 leaves it to the tokens."""
     max_length: int = 4096
     """Longest dialogue in tokens; of longer ones the end is kept."""
     epochs: float = 1.0
@@ -60,8 +75,12 @@ class RewardConfig:
     """Logging, validation, checkpoints."""
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "safety_coef", "seed")
-        require_positive(self, "batch_pairs", "micro_batch_pairs", "max_length", "epochs")
+        require_not_negative(self, "safety_coef", "centring_coef", "micro_batch_pairs", "seed")
+        require_positive(self, "batch_pairs", "micro_batch_tokens", "max_length", "epochs")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ConfigError(
+                f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 0.5"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +93,14 @@ class EncodedPair:
     """Response ids, EOS included."""
     rejected: list[int]
     margin: float
+    weight: float = 1.0
+    """Factor of the ranking loss."""
     safe: tuple[bool, bool] | None
     """Whether chosen and rejected are safe; None without a label."""
+
+    def __len__(self) -> int:
+        """Tokens of a forward pass."""
+        return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
 @dataclass(frozen=True)
@@ -94,6 +119,8 @@ class RewardBatch:
     last: Tensor
     """[2P, 2] row and column where each response's score is read."""
     margin: Tensor
+    """[P]."""
+    weight: Tensor
     """[P]."""
     is_safe: Tensor
     """[2P]."""
@@ -127,21 +154,24 @@ class RewardTask:
         return scalar_model_from(load_language_model(self.start), seed)
 
     def micro_batches(self, step: int, rank: int, world_size: int) -> list[RewardBatch]:
-        """Every rank takes every world_size-th comparison of the step's batch."""
+        """This rank's part of the step's batch; see `_parts`."""
         batch = [self.train[i] for i in self._pairs_of_step(step)]
-        size = self.config.micro_batch_pairs
-        num_parts = -(-len(batch) // (world_size * size))  # as many on every rank
-        own = batch[rank::world_size]
         counts = (len(batch), 2 * sum(pair.safe is not None for pair in batch))
-        return [self._pack(own[part::num_parts], counts) for part in range(num_parts)]
+        parts = self._parts(batch, rank, world_size)
+        return [self._pack(pairs, counts, length) for pairs, length in parts]
 
     def loss(self, module: nn.Module, batch: RewardBatch) -> tuple[Tensor, Stats]:
         """Share of the global loss; see the module's docstring."""
         batch = on_device(batch, device_of(module))
         scores = scores_at(module(batch.tokens, batch.documents, batch.branches), batch.last)
         chosen, rejected = scores.chunk(2)
-        ranking = ranking_loss(chosen, rejected, batch.margin).sum()
+        smoothing, centring = self.config.label_smoothing, self.config.centring_coef
+        losses = ranking_loss(chosen, rejected, batch.margin, label_smoothing=smoothing)
+        ranking = (batch.weight * losses).sum()
         total = ranking / batch.num_global_pairs
+        if centring:
+            off_centre = centring_loss(chosen, rejected).sum()
+            total = total + centring * off_centre / batch.num_global_pairs
         num_labels = int(batch.has_label.sum())
         safety = safety_loss(scores, batch.is_safe, batch.has_label).sum()
         if batch.num_global_labels:
@@ -161,13 +191,10 @@ class RewardTask:
 
     def evaluate(self, module: nn.Module, rank: int, world_size: int) -> Stats:
         """Loss and accuracy on the validation comparisons."""
-        parts: list[Stats] = []
-        own = self.validation[rank::world_size]
-        size = self.config.micro_batch_pairs
-        longest = -(-len(self.validation) // world_size)
-        for start in range(0, longest, size):
-            batch = self._pack(own[start : start + size], (1, 1))
-            parts.append(self.loss(module, batch)[1])
+        parts: list[Stats] = [
+            self.loss(module, self._pack(pairs, (1, 1), length))[1]
+            for pairs, length in self._parts(self.validation, rank, world_size)
+        ]
         names = ("loss", "rewards/accuracies", "rewards/margins")
         return {
             f"validation/{name.split('/')[-1]}": Mean(
@@ -198,9 +225,24 @@ class RewardTask:
         }
         return [int(orders[p // count][p % count]) for p in positions]
 
-    def _pack(self, pairs: Sequence[EncodedPair], num_global: tuple[int, int]) -> RewardBatch:
+    def _parts(
+        self, batch: Sequence[EncodedPair], rank: int, world_size: int
+    ) -> list[tuple[list[EncodedPair], int]]:
+        """Micro-batches of a rank, each with its row length; as many on every rank."""
+        size = self.config.micro_batch_pairs
+        if size:
+            num_parts = -(-len(batch) // (world_size * size))
+            own = batch[rank::world_size]
+            return [(list(own[part::num_parts]), self._row_length) for part in range(num_parts)]
+        parts = token_bounded(batch, self.config.micro_batch_tokens)
+        parts += [[] for _ in range(-len(parts) % world_size)]
+        return [(part, max(map(len, part), default=1)) for part in parts[rank::world_size]]
+
+    def _pack(
+        self, pairs: Sequence[EncodedPair], num_global: tuple[int, int], length: int
+    ) -> RewardBatch:
         joined = [p.prompt + p.chosen + p.rejected for p in pairs]
-        rows, ends = pack_and_locate(joined, None, length=self._row_length, pad_id=0)
+        rows, ends = pack_and_locate(joined, None, length=length, pad_id=0)
         branches = np.zeros(rows.tokens.shape, dtype=np.int32)
         last = np.concatenate([ends, ends])
         for index, (pair, (row, end)) in enumerate(zip(pairs, ends, strict=True)):
@@ -216,6 +258,7 @@ class RewardTask:
             branches=torch.from_numpy(branches),
             last=torch.from_numpy(last),
             margin=torch.tensor([p.margin for p in pairs]),
+            weight=torch.tensor([p.weight for p in pairs]),
             is_safe=torch.tensor(safe, dtype=torch.bool),
             has_label=torch.tensor([label is not None for label in labels] * 2, dtype=torch.bool),
             num_global_pairs=num_global[0],
@@ -225,10 +268,23 @@ class RewardTask:
     @cached_property
     def _row_length(self) -> int:
         """Room for the longest comparison."""
-        longest = max(
-            len(p.prompt) + len(p.chosen) + len(p.rejected) for p in self.train + self.validation
-        )
-        return max(longest, MIN_ROW_LENGTH)
+        return max([MIN_ROW_LENGTH, *map(len, self.train + self.validation)])
+
+
+def token_bounded(pairs: Sequence[EncodedPair], most: int) -> list[list[EncodedPair]]:
+    """Comparisons in order of length, as many at a time as fit into `most` tokens when padded.
+
+    Neighbours in length waste little padding, and attention costs no more than their own length
+    squared. A comparison longer than `most` is alone.
+    """
+    parts: list[list[EncodedPair]] = []
+    for pair in sorted(pairs, key=len, reverse=True):
+        # Descending, so the first of a part is its longest.
+        if parts and len(parts[-1][0]) * (len(parts[-1]) + 1) <= most:
+            parts[-1].append(pair)
+        else:
+            parts.append([pair])
+    return parts
 
 
 def scores_at(values: Tensor, last: Tensor) -> Tensor:
@@ -241,7 +297,6 @@ def encode_pairs(
 ) -> list[EncodedPair]:
     """Comparisons as ids; dialogues that are too long keep their end."""
     chat = ChatFormat(tokenizer)
-    margins = MARGINS[config.margin]
     pairs = []
     for comparison in comparisons:
         prompt = chat.encode_prompt(comparison.prompt)
@@ -255,7 +310,8 @@ def encode_pairs(
                     prompt=prompt,
                     chosen=chosen,
                     rejected=rejected,
-                    margin=0.0 if comparison.strength is None else margins[comparison.strength],
+                    margin=pair_margin(config.margin, comparison.strength),
+                    weight=pair_weight(config.margin, comparison.strength),
                     safe=safe_sides(comparison),
                 ),
                 config.max_length,

@@ -60,8 +60,12 @@ def trainer_state(model: Any, **arguments: Any) -> Any:
     )
 
 
+@pytest.mark.parametrize("micro_batch_tokens", [1, 200, 16_384])
+@pytest.mark.parametrize("centring", [None, 0.01])
 @pytest.mark.parametrize("with_margin", [True, False])
-def test_reward_loss_and_gradient(reward_model: Path, with_margin: bool) -> None:
+def test_reward_loss_and_gradient(
+    reward_model: Path, with_margin: bool, centring: float | None, micro_batch_tokens: int
+) -> None:
     from transformers import LlamaForSequenceClassification
     from trl import RewardTrainer
     from trl.trainer.reward_trainer import DataCollatorForPreference
@@ -84,7 +88,7 @@ def test_reward_loss_and_gradient(reward_model: Path, with_margin: bool) -> None
     ]
     theirs: Any = LlamaForSequenceClassification.from_pretrained(reward_model)
     inputs = DataCollatorForPreference(pad_token_id=PAD)(examples)
-    state = trainer_state(theirs.eval(), center_rewards_coefficient=None)
+    state = trainer_state(theirs.eval(), center_rewards_coefficient=centring)
     expected = RewardTrainer.compute_loss(state, theirs, inputs)
 
     task = RewardTask(
@@ -92,11 +96,13 @@ def test_reward_loss_and_gradient(reward_model: Path, with_margin: bool) -> None
         tokenizer=reward_model,
         train=pairs,
         validation=[],
-        config=RewardConfig(batch_pairs=9, micro_batch_pairs=4),
+        config=RewardConfig(
+            batch_pairs=9, micro_batch_tokens=micro_batch_tokens, centring_coef=centring or 0.0
+        ),
     )
     ours = load_scalar_model(reward_model)
     parts = [task.loss(ours, batch) for batch in task.micro_batches(0, 0, 1)]
-    assert len(parts) == 3
+    assert len(parts) in {1: [9], 200: range(2, 9), 16_384: [1]}[micro_batch_tokens]
     assert_close(torch.stack([loss for loss, _ in parts]).sum(), expected, rtol=0, atol=1e-5)
     right = sum(stats["rewards/accuracies"].total for _, stats in parts)
     assert right / 9 == pytest.approx(state._metrics["eval"]["accuracy"][0])

@@ -5,7 +5,16 @@ import torch
 from torch.testing import assert_close
 
 from data.schemas import STRENGTHS, Strength
-from reward.losses import MARGINS, Margin, ranking_loss, safety_loss
+from reward.losses import (
+    MARGINS,
+    STRENGTH_WEIGHTS,
+    Margin,
+    centring_loss,
+    pair_margin,
+    pair_weight,
+    ranking_loss,
+    safety_loss,
+)
 
 
 def vec(*values: float) -> torch.Tensor:
@@ -55,6 +64,38 @@ def test_without_margin_it_is_bradley_terry() -> None:
     assert_close(ranking_loss(chosen, rejected, torch.zeros(64).double()), -wins.log())
 
 
+def test_scaled_weighs_the_loss_instead_of_shifting_it() -> None:
+    # HelpSteer2-Preference: 3, 2, 1 for much better, better, slightly better; ours: ½ below that.
+    assert [STRENGTH_WEIGHTS[s] for s in STRENGTHS] == [3, 2, 1, 0.5]
+    assert [pair_margin("scaled", s) for s in STRENGTHS] == [0, 0, 0, 0]
+    assert [pair_weight("scaled", s) for s in STRENGTHS] == [3, 2, 1, 0.5]
+    assert {pair_weight(m, s) for m in ("none", "small", "large") for s in STRENGTHS} == {1}
+    # without a strength: no margin, and the weight of one comparison
+    assert [(pair_margin(m, None), pair_weight(m, None)) for m in MARGINS] == [(0, 1)] * 4
+
+
+def test_label_smoothing_by_hand() -> None:
+    # Δ = 2 − 1 = 1, ε = 0.1:  0.9 · log(1 + e^−1) + 0.1 · log(1 + e^1)
+    #                        = 0.9 · 0.313262 + 0.1 · 1.313262 = 0.281935 + 0.131326 = 0.413262
+    found = ranking_loss(vec(1.5), vec(-0.5), vec(1.0), label_smoothing=0.1)
+    assert_close(found, vec(0.413262), rtol=0, atol=1e-6)
+    # Its minimum is where σ(Δ) = 1 − ε: Δ = log 9 = 2.197225, so no pair is pushed apart forever.
+    chosen = vec(2.1972245773).requires_grad_()
+    ranking_loss(chosen, vec(0), vec(0), label_smoothing=0.1).sum().backward()
+    assert chosen.grad is not None and abs(float(chosen.grad)) < 1e-9
+
+
+def test_no_smoothing_is_the_papers_loss() -> None:
+    chosen, rejected, margin = random(64, seed=1), random(64, seed=2), random(64, seed=3).abs()
+    plain = ranking_loss(chosen, rejected, margin)
+    assert torch.equal(ranking_loss(chosen, rejected, margin, label_smoothing=0.0), plain)
+
+
+def test_centring_by_hand() -> None:
+    # (1.5 − 0.5)² = 1;  (2 + 1)² = 9;  (3 − 3)² = 0: what is balanced around 0 is left alone
+    assert_close(centring_loss(vec(1.5, 2, 3), vec(-0.5, 1, -3)), vec(1, 9, 0))
+
+
 def test_only_the_difference_counts() -> None:
     chosen, rejected, margin = random(8, seed=1), random(8, seed=2), random(8, seed=3).abs()
     shifted = ranking_loss(chosen + 7, rejected + 7, margin)
@@ -97,6 +138,10 @@ def test_gradients() -> None:
     chosen, rejected = random(5, seed=1).requires_grad_(), random(5, seed=2).requires_grad_()
     margin = vec(0, 1 / 3, 1, 2, 3)
     assert torch.autograd.gradcheck(lambda c, r: ranking_loss(c, r, margin), (chosen, rejected))
+    assert torch.autograd.gradcheck(
+        lambda c, r: ranking_loss(c, r, margin, label_smoothing=0.2), (chosen, rejected)
+    )
+    assert torch.autograd.gradcheck(centring_loss, (chosen, rejected))
     safe, labelled = margin > 1, margin < 3
     assert torch.autograd.gradcheck(lambda s: safety_loss(s, safe, labelled), (chosen,))
 

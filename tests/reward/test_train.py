@@ -75,7 +75,7 @@ def task_of(
         tokenizer=NOWHERE,
         train=pairs,
         validation=list(validation),
-        config=RewardConfig(**({"batch_pairs": len(pairs)} | config)),
+        config=RewardConfig(**({"batch_pairs": len(pairs), "micro_batch_pairs": 16} | config)),
     )
 
 
@@ -216,10 +216,15 @@ def test_encoding(make_comparison: Make) -> None:
 
 def test_margins_follow_strength_and_config(make_comparison: Make) -> None:
     rows = [make_comparison(0, strength="significantly_better"), make_comparison(1, strength=None)]
-    expected: dict[Margin, list[float]] = {"none": [0, 0], "small": [1, 0], "large": [3, 0]}
+    expected: dict[Margin, list[tuple[float, float]]] = {  # (margin, weight) of both
+        "none": [(0, 1), (0, 1)],
+        "small": [(1, 1), (0, 1)],
+        "large": [(3, 1), (0, 1)],
+        "scaled": [(0, 3), (0, 1)],
+    }
     for margin, values in expected.items():
         pairs = encode_pairs(rows, tiny_tokenizer(), RewardConfig(margin=margin))
-        assert [pair.margin for pair in pairs] == values
+        assert [(pair.margin, pair.weight) for pair in pairs] == values
 
 
 def test_safe_sides(make_comparison: Make) -> None:
@@ -281,8 +286,10 @@ def test_config_errors() -> None:
         RewardConfig(safety_coef=-1.0)
     with pytest.raises(ConfigError, match="seed is -1; it must be 0 or more"):
         RewardConfig(seed=-1)
-    with pytest.raises(ConfigError, match="micro_batch_pairs is 0; it must be above 0"):
-        RewardConfig(micro_batch_pairs=0)
+    with pytest.raises(ConfigError, match="micro_batch_tokens is 0; it must be above 0"):
+        RewardConfig(micro_batch_tokens=0)
+    with pytest.raises(ConfigError, match=r"label_smoothing is 0\.5; it must be at least 0 and"):
+        RewardConfig(label_smoothing=0.5)
 
 
 def test_a_preference_is_learned(tmp_path: Path, make_comparison: Make) -> None:
