@@ -1,7 +1,7 @@
 """`rlhf reward train`: the helpfulness and the safety reward model, and how good they are."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from reward.evaluate import (
     score_comparisons,
     write_scores,
 )
-from reward.mixture import Mixture, mix
+from reward.mixture import Mixture, check_nothing_leaks, mix, weighted
 from reward.score import ScoreWorker, model_directory
 from reward.train import RewardConfig, RewardTask, encode_pairs, reward_extras
 from rlhf.actors.group import start_workers
@@ -56,6 +56,9 @@ class RewardTrainCommand:
     """Pieces of a fresh tokenizer."""
     mixture: Mixture = Mixture()
     """What each model is trained on."""
+    open_data: dict[str, float] = field(default_factory=dict)
+    """Further datasets, as the paper's open-source ones: directory → weight, where 1 takes every
+    training comparison once, 0.5 a random half and 2 each twice."""
     train: RewardConfig = RewardConfig()
     """Loss, batches and schedule of both models."""
     engine: EngineConfig = EngineConfig()
@@ -66,6 +69,9 @@ class RewardTrainCommand:
     def __post_init__(self) -> None:
         if not self.domains:
             raise ConfigError("domains is empty; name helpfulness, safety or both")
+        for path, weight in self.open_data.items():
+            if weight <= 0:
+                raise ConfigError(f"open_data.{path} is {weight}; a weight must be above 0")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -73,6 +79,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(RewardTrainCommand, argv, prog="rlhf reward train")
     comparisons = {split: _read(config.data, split) for split in ("train", "validation", "test")}
     _check_domains(config, comparisons["train"])
+    open_data = _read_open_data(config, comparisons)
     if config.model is None:
         named_size(config.size, config.vocab_size)
     else:
@@ -85,7 +92,15 @@ def main(argv: Sequence[str]) -> None:
     tokens = 0.0
     with session(config.placement):
         for domain in config.domains:
-            tokens += _train_one(config, run, domain, comparisons, start, tokenizer)
+            mixed = mix(
+                comparisons["train"],
+                domain,
+                config.mixture,
+                seed=config.train.seed,
+                open_data=open_data,
+            )
+            held_out = [c for c in comparisons["validation"] if c.domain == domain]
+            tokens += _train_one(config, run, domain, (mixed, held_out), start, tokenizer)
         scores = _score(config, run, comparisons["test"], chat)
     tables = {name: accuracy_table(s, comparisons["test"]) for name, s in scores.items()}
     tables |= _baselines(comparisons)
@@ -139,6 +154,20 @@ def _read(directory: Path, split: Split) -> list[Comparison]:
     return from_table(latest_revisions(read_table(directory, Comparison, split=split)), Comparison)
 
 
+def _read_open_data(
+    config: RewardTrainCommand, comparisons: Mapping[str, list[Comparison]]
+) -> list[Comparison]:
+    """The training splits of the further datasets by their weights, once nothing leaks."""
+    name = str(config.data)
+    open_train = {path: _read(Path(path), "train") for path in config.open_data}
+    open_test = {path: _read(Path(path), "test") for path in config.open_data}
+    learned = {name: comparisons["train"] + comparisons["validation"]} | open_train
+    check_nothing_leaks(learned, {name: comparisons["test"]} | open_test)
+    seed = config.train.seed
+    parts = (weighted(open_train[p], w, seed=seed) for p, w in config.open_data.items())
+    return [comparison for part in parts for comparison in part]
+
+
 def _start(config: RewardTrainCommand, run: Run) -> tuple[Path | ModelConfig, Path]:
     """What the models start from, and where their tokenizer is."""
     if config.model is not None:
@@ -158,11 +187,14 @@ def _train_one(
     config: RewardTrainCommand,
     parent: Run,
     domain: Domain,
-    comparisons: Mapping[str, list[Comparison]],
+    data: tuple[list[Comparison], list[Comparison]],
     start: Path | ModelConfig,
     tokenizer: Path,
 ) -> float:
-    """Trains the model of a domain in its own run directory; returns the tokens it took in."""
+    """Trains the model of a domain in its own run directory; returns the tokens it took in.
+
+    `data` is what it learns and what it is validated on.
+    """
     run = Run(parent.directory / domain, f"reward train {domain}", dump(config))
     if run.finished:
         return 0.0
@@ -170,8 +202,7 @@ def _train_one(
     train_config = config.train
     if domain == "helpfulness":  # the auxiliary loss is the safety model's (section 3.2.2)
         train_config = replace(train_config, safety_coef=0.0)
-    mixed = mix(comparisons["train"], domain, config.mixture, seed=config.train.seed)
-    held_out = [c for c in comparisons["validation"] if c.domain == domain]
+    mixed, held_out = data
     task = RewardTask(
         start=start,
         tokenizer=tokenizer,

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from data.errors import ConfigError
-from data.schemas import Comparison
-from reward.mixture import Mixture, mix
+from data.errors import ConfigError, DataError
+from data.schemas import Comparison, Message
+from reward.mixture import Mixture, check_nothing_leaks, mix, weighted
 
 Make = Callable[..., Comparison]
 
@@ -67,3 +67,47 @@ def test_a_model_needs_comparisons_of_its_domain(pool: Pool) -> None:
 def test_shares_out_of_range(share: float) -> None:
     with pytest.raises(ConfigError, match=rf"mixture.safety is {share}; it must be above 0"):
         Mixture(safety=share)
+
+
+def test_open_data_are_others_of_the_helpfulness_model(make_comparison: Make) -> None:
+    """Section 3.2.2: all own helpfulness data, an equal part from safety and from open data."""
+    ours = [make_comparison(n, domain="helpfulness") for n in range(10)]
+    ours += [make_comparison(n, domain="safety") for n in range(10, 14)]
+    theirs = [make_comparison(n, domain="helpfulness", source="open") for n in range(20, 40)]
+    mixed = mix(ours, "helpfulness", Mixture(), seed=0, open_data=theirs)
+    assert [c.comparison_id for c in mixed[:10]] == [f"c{n}" for n in range(10)]
+    assert len(mixed) == 20 and {c.source for c in mixed[10:]} == {"test", "open"}
+
+
+def test_open_safety_data_are_the_safety_models_own(make_comparison: Make) -> None:
+    """All safety and harmless data, mixed 90 to 10 with helpfulness data."""
+    ours = [make_comparison(n, domain="safety") for n in range(5)]
+    ours += [make_comparison(n, domain="helpfulness") for n in range(10, 20)]
+    theirs = [make_comparison(n, domain="safety", source="open") for n in range(20, 24)]
+    mixed = mix(ours, "safety", Mixture(), seed=0, open_data=theirs)
+    assert ids(mixed, "safety") == [*(f"c{n}" for n in range(5)), *(f"c{n}" for n in range(20, 24))]
+    assert len(ids(mixed, "helpfulness")) == 1  # 9 · 10 / 90
+
+
+def test_weights(make_comparison: Make) -> None:
+    rows = [make_comparison(n) for n in range(10)]
+    assert weighted(rows, 1, seed=0) == rows
+    assert weighted(rows, 2, seed=0) == rows + rows
+    half = weighted(rows, 0.5, seed=0)
+    assert len(half) == len({c.comparison_id for c in half}) == 5
+    assert len(weighted(rows, 2.3, seed=0)) == 23
+    assert weighted(rows, 0.5, seed=0) == half != weighted(rows, 0.5, seed=1)
+
+
+def test_a_prompt_of_a_test_split_is_not_trained_on(make_comparison: Make) -> None:
+    train = [make_comparison(n) for n in range(4)]
+    check_nothing_leaks({"a": train}, {"a": [make_comparison(9)]})
+    spaced = make_comparison(9, prompt=(Message("user", " QUESTION\n 2"),))
+    with pytest.raises(
+        DataError,
+        match=r"1 of 4 comparisons of 'a' to be trained on .* test split of 'b', first 'c2'",
+    ):
+        check_nothing_leaks({"a": train}, {"a": [make_comparison(8)], "b": [spaced]})
+    # the same words as the last turn of another dialogue are another prompt
+    longer = (Message("user", "hi"), Message("assistant", "yes"), Message("user", "question 2"))
+    check_nothing_leaks({"a": train}, {"b": [make_comparison(9, prompt=longer)]})
