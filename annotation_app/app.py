@@ -6,12 +6,13 @@ Streamlit itself, without this file, to a browser that finds its way back after 
 
 import streamlit as st
 
+from annotation_app import door
 from annotation_app.ledger.access import find_person
 from annotation_app.ledger.database import Database
 from annotation_app.screens import compare, manage, recent
 from annotation_app.screens.showing import apply_style
 from annotation_app.session import Desk, Session
-from annotation_app.settings import LOCAL_PERSON, AppSettings
+from annotation_app.settings import AppSettings
 from data.errors import UserError
 
 
@@ -21,13 +22,20 @@ def _open(place: str) -> Database:
 
 
 def open_session(settings: AppSettings) -> Session:
-    """The person at this screen; one ledger connection serves all of them."""
+    """The person at this screen; one ledger connection serves all of them.
+
+    Raises:
+        NotSignedIn: nobody yet.
+        UserError: somebody who is not let in.
+    """
+    database = _open(settings.ledger)
     return Session(
-        database=_open(settings.ledger),
-        person_id=LOCAL_PERSON,
+        database=database,
+        person_id=door.person_at(settings, database),
         dataset=settings.dataset,
         desk=st.session_state.setdefault("desk", Desk()),
         endpoint=settings.endpoint,
+        address=settings.address if settings.sign_in == "invitations" else None,
     )
 
 
@@ -35,20 +43,37 @@ def main() -> None:
     """Draws the page that the person chose."""
     st.set_page_config(page_title="Annotate", page_icon=":material/balance:", layout="wide")
     apply_style()
+    settings = AppSettings.from_environment()
     try:
-        session = open_session(AppSettings.from_environment())
-        first = st.Page(lambda: compare.page(session), title="Compare", url_path="compare")
-        st.session_state["compare_page"] = first
-        pages = [
-            first,
-            st.Page(lambda: recent.page(session), title="My recent work", url_path="recent"),
-        ]
-        if find_person(session.database, session.person_id).role == "manager":
-            page = st.Page(lambda: manage.page(session), title="Manage", url_path="manage")
-            pages.append(page)
-        st.navigation(pages, position="top").run()
+        _show_pages(settings, open_session(settings))
+    except door.NotSignedIn as reason:
+        door.show_sign_in(settings, str(reason))
     except UserError as error:
-        st.error(str(error))
+        door.show_error(error)
+        door.show_way_out(settings.sign_in)
+
+
+def _show_pages(settings: AppSettings, session: Session) -> None:
+    """Only the pages of the person's role; each asks the ledger again for what it shows."""
+    person = find_person(session.database, session.person_id)
+    first = st.Page(lambda: compare.page(session), title="Compare", url_path="compare")
+    st.session_state["compare_page"] = first
+    pages = [
+        first,
+        st.Page(lambda: recent.page(session), title="My recent work", url_path="recent"),
+    ]
+    if person.role == "manager":
+        page = st.Page(lambda: manage.page(session), title="Manage", url_path="manage")
+        pages.append(page)
+    if settings.sign_in != "local":
+        pages.append(
+            st.Page(
+                lambda: door.show_account(settings.sign_in, session.database, session.person_id),
+                title="Account",
+                url_path="account",
+            )
+        )
+    st.navigation(pages, position="top").run()
 
 
 if __name__ == "__main__":  # so Streamlit runs it

@@ -50,3 +50,11 @@ def visible(text: str) -> str:
 def shortened(text: str) -> tuple[str, int]:
     """What is shown at first, and how many characters are not."""
     return text[:MAX_SHOWN], max(0, len(text) - MAX_SHOWN)
+
+
+def literal(text: str) -> str:
+    """A text as Markdown that shows it and nothing else: one span of code."""
+    one_line = " ".join(visible(text).split())
+    longest = max(map(len, re.findall("`+", one_line)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {one_line} {fence}" if longest else f"`{one_line}`"

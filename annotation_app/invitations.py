@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from data.errors import UserError
 
@@ -54,6 +55,16 @@ def read_token(key: str, token: str, now: float) -> Claim:
     if now >= claim.expires_at:
         raise BadInvitation("this invitation link has expired; ask a manager for a new one")
     return claim
+
+
+def expiry_of(token: str) -> datetime:
+    """When a genuine token expires."""
+    return datetime.fromtimestamp(_claim(token).expires_at, UTC)
+
+
+def link(address: str, token: str) -> str:
+    """What a person opens in their browser."""
+    return f"{address.rstrip('/')}/enter#{token}"
 
 
 def _claim(token: str) -> Claim:

@@ -45,3 +45,5 @@ class Session:
     desk: Desk
     endpoint: Endpoint | None = None
     """Who answers what annotators write; None where no model is connected."""
+    address: str | None = None
+    """What invitation links begin with; None where nobody comes by them."""

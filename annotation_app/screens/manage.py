@@ -12,6 +12,7 @@ from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.oversight import Flagged, Judged
 from annotation_app.publish import publish
 from annotation_app.quality import agreement, summarise_annotators
+from annotation_app.screens import people
 from annotation_app.screens.showing import show_dialogue, show_pair, show_text
 from annotation_app.session import Session
 from data.agreement import Agreement
@@ -150,19 +151,6 @@ def _flag(session: Session, one: Flagged) -> None:
         st.rerun()
 
 
-def _people(session: Session) -> None:
-    for person in access.list_people(session.database, session.person_id):
-        row = st.container(horizontal=True, vertical_alignment="center", border=True)
-        row.text(f"{person.person_id} · {person.role} · {person.pseudonym}")
-        if person.person_id != session.person_id:
-            label = "Resume" if person.paused else "Pause"
-            if row.button(label, key=f"pause-{person.person_id}"):
-                access.set_paused(
-                    session.database, session.person_id, person.person_id, not person.paused
-                )
-                st.rerun()
-
-
 def _publish(session: Session) -> None:
     st.text(f"Dataset: {session.dataset}")
     st.caption(
@@ -186,7 +174,7 @@ _SECTIONS: dict[str, Callable[[Session], None]] = {
     "Progress": _progress,
     "Quality": _quality,
     "Flags": _flags,
-    "People": _people,
+    "People": people.section,
     "Publish": _publish,
     "Audit": _audit,
 }

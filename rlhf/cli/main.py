@@ -51,7 +51,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf.cli.evaluate_recall",
         "how long policies remember a standing instruction",
     ),
-    "annotate": ("rlhf.cli.annotate", "the annotation app in the browser, on this machine"),
+    "annotate": ("rlhf.cli.annotate", "the annotation app in the browser"),
+    "annotate invite": (
+        "rlhf.cli.annotate_invite",
+        "make, list or revoke the links by which a team comes in",
+    ),
     "report": ("rlhf.cli.report", "one HTML file with the tables and plots of a quickstart run"),
 }
 

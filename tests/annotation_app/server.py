@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[2]
 class Server:
     """`rlhf annotate` on a ledger of its own; killed at the end of a `with` block."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, *words: str) -> None:
         self.directory = directory
         self.ledger = str(directory / "ledger.sqlite")
         self.dataset = directory / "comparisons"
         self.url = f"http://127.0.0.1:{port}"
         self._words = ["--ledger", self.ledger, "--publish_to", str(self.dataset)]
-        self._words += ["--port", str(port)]
+        self._words += ["--port", str(port), *words]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ def expect(locator: Any) -> Any:
     return expect(locator)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@contextmanager
+def launched() -> Iterator[Any]:
+    """A browser with nothing in it, or a skipped test."""
     pytest.importorskip("playwright", reason="no playwright; pip install 'rlhf[dev]'")
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}; apt-get install chromium")
@@ -43,6 +45,12 @@ def browser() -> Iterator[Any]:
         context.set_default_timeout(20_000)
         yield context
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

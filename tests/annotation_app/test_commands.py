@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from annotation_app.invitations import BadInvitation
 from annotation_app.ledger import queue, work
-from annotation_app.ledger.access import ensure_person
+from annotation_app.ledger.access import SYSTEM, ensure_person, find_person, list_people
 from annotation_app.ledger.database import Database
+from annotation_app.ledger.invitations import invited_person
+from annotation_app.publish import PublishRule
 from annotation_app.settings import LOCAL_PERSON, AppSettings
 from data.dataset import read_rows
 from data.schemas import Comparison
@@ -34,6 +37,14 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         raise Replaced
 
     monkeypatch.setattr(os, "execve", execve)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def publishers(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The command lines of the processes that would have been started beside the server."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr("rlhf.cli.annotate.subprocess.Popen", lambda words, **_: seen.append(words))
     return seen
 
 
@@ -75,6 +86,15 @@ def test_annotate_says_what_is_wrong(
         cases: list[tuple[list[object], str]] = [
             (["--port", port], f"port {port} is in use; try --port "),
             (["--port", 99999], "port is 99999; it must be from 1 to 65535"),
+            (["--host", "0.0.0.0"], "without sign-in the app serves this machine only"),
+            (["--host", "::"], "without sign-in the app serves this machine only"),
+            (["--address", "https://a.example"], "without sign-in the app serves this machine"),
+            (["--sign_in", "invitations", "--host", "0.0.0.0"], "in the clear; put a proxy"),
+            (["--sign_in", "openid", "--address", "http://a.example"], "in the clear; put a proxy"),
+            (["--sign_in", "invitations", "--address", "a.example"], "give a scheme and a host"),
+            (["--sign_in", "password"], "invitations"),
+            (["--publish_every", -1], "publish_every is -1"),
+            (["--publish_minutes", 0], "publish_minutes 0"),
             (["--ledger", tmp_path], "is a directory"),
             (["--ledger", "postgresql+nothing://h/d"], "is of no known kind"),
             (["--ledger", "/proc/nowhere/ledger"], "check the path"),
@@ -135,3 +155,86 @@ def test_publish_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
         printed = capsys.readouterr().err
         assert message in printed and len(printed.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_publisher_is_started_unless_it_is_switched_off(
+    tmp_path: Path, publishers: list[list[str]]
+) -> None:
+    words = ["annotate", "--ledger", tmp_path / "l.sqlite", "--port", free_port()]
+    with pytest.raises(Replaced):
+        run(*words, "--publish_every", 0)
+    assert publishers == [] and AppSettings.from_environment().publish_when is None
+    with pytest.raises(Replaced):
+        run(*words, "--publish_every", 7, "--publish_minutes", 2)
+    assert publishers == [[sys.executable, "-m", "annotation_app.publisher"]]
+    assert AppSettings.from_environment().publish_when == PublishRule(annotations=7, minutes=2)
+
+
+def test_a_team_app_has_no_local_manager_and_no_demo(
+    tmp_path: Path, no_server: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    words = ["annotate", "--ledger", ledger, "--port", free_port(), "--sign_in", "invitations"]
+    with pytest.raises(Replaced):
+        run(*words, "--host", "0.0.0.0", "--address", "https://lab.example")
+    assert "--server.address=0.0.0.0" in no_server[0]
+    assert "--browser.serverAddress=lab.example" in no_server[0]
+    assert no_server[0][4].endswith("team.py")
+    assert "https://lab.example  (sign-in by invitations" in capsys.readouterr().out
+    database = Database(str(ledger))
+    assert [p.person_id for p in list_people(database, SYSTEM)] == [SYSTEM]
+    assert queue.progress(database, SYSTEM) == []
+    database.close()
+
+
+def test_invite_list_and_revoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["annotate", "invite", "--ledger", tmp_path / "ledger.sqlite"]
+    made = ["--person", "maria", "--role", "manager", "--address", "https://lab.example/"]
+    assert run(*words, *made) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "for maria, 30 days; give it to nobody else:"
+    address, token = printed[1].split("#")
+    assert address == "https://lab.example/enter"
+    database = Database(str(tmp_path / "ledger.sqlite"))
+    assert invited_person(database, token).role == "manager"
+    assert run(*words) == 0
+    listed = capsys.readouterr().out
+    invitation_id = token.split(".")[0]
+    assert listed.startswith(f"{invitation_id}  open  until ") and token not in listed
+    assert run(*words, "--revoke", invitation_id) == 0
+    with pytest.raises(BadInvitation, match="revoked"):
+        invited_person(database, token)
+    database.close()
+    capsys.readouterr()
+    for wrong, message in (
+        (["--revoke", "0123"], "there is no invitation '0123'"),
+        (["--person", "local"], "nobody signs in as 'local'"),
+        (["--person", "ann", "--days", 0], "give more than 0"),
+        (["--person", "ann", "--revoke", invitation_id], "make a link or revoke one"),
+    ):
+        assert run(*words, *wrong) == 2
+        printed_error = capsys.readouterr().err
+        assert message in printed_error and len(printed_error.splitlines()) == 1
+
+
+def test_openid_needs_a_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rlhf.cli.annotate.find_spec", lambda _: True)
+    words = ["annotate", "--sign_in", "openid", "--manager", "Maria@Lab.example"]
+    words += ["--port", str(free_port())]
+    assert run(*words) == 2
+    assert "provider is set up in .streamlit/secrets.toml" in capsys.readouterr().err
+    secrets = tmp_path / ".streamlit" / "secrets.toml"
+    secrets.parent.mkdir()
+    secrets.write_text('[auth]\ncookie_secret = "x"\nclient_id = "y"\n')
+    assert run(*words) == 2
+    assert "lacks redirect_uri, client_secret, server_metadata_url" in capsys.readouterr().err
+    with secrets.open("a") as file:
+        file.write('redirect_uri = "u"\nclient_secret = "s"\nserver_metadata_url = "m"\n')
+    with pytest.raises(Replaced):
+        run(*words)
+    database = Database(AppSettings.from_environment().ledger)
+    assert find_person(database, "maria@lab.example").role == "manager"
+    database.close()
