@@ -32,7 +32,7 @@ def watch(
     rule: PublishRule,
     *,
     going_on: Callable[[], bool],
-    wait: Callable[[float], None] = time.sleep,
+    wait: Callable[[float], object] = time.sleep,
 ) -> None:
     """Publishes whenever it is due and it is this process's turn, as long as `going_on()`.
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,15 +78,17 @@ def database(place: str, clock: Clock) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def postgresql() -> Iterator[Callable[[], str]]:
     """Makes a new database at each call, in one server of our own on 127.0.0.1."""
     programs = _postgresql_programs()
-    directory = tmp_path_factory.mktemp("postgresql")
+    # Not in pytest's own folder: whenever another pytest starts, it shuts that one for other users.
+    with tempfile.TemporaryDirectory(prefix="rlhf-postgresql-") as directory:
+        yield from _serve_postgresql(programs, Path(directory))
+
+
+def _serve_postgresql(programs: Path, directory: Path) -> Iterator[Callable[[], str]]:
     owner: dict[str, Any] = {"cwd": "/"}
     if os.getuid() == 0:  # the server refuses to run as root
-        for folder in directory.parents:
-            if folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
-                folder.chmod(folder.stat().st_mode | 0o011)
         shutil.chown(directory, "postgres")
         owner |= {"user": "postgres", "group": "postgres", "extra_groups": []}
     data, port = directory / "data", free_port()

@@ -164,7 +164,7 @@ WITHOUT_A_PERSON = {"ensure_person", "invited_person"}
 
 def ledger_calls() -> list[Callable[..., Any]]:
     """Every public function of the ledger that is given a database."""
-    found = []
+    found: list[Callable[..., Any]] = []
     for info in pkgutil.iter_modules(annotation_app.ledger.__path__):
         module = import_module(f"annotation_app.ledger.{info.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):

@@ -8,8 +8,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from annotation_app.invitations import BadInvitation
 from annotation_app.ledger import access, history, oversight, queue, work
 from annotation_app.ledger.database import Database, LedgerUnavailable
+from annotation_app.ledger.invitations import invited_person
 from annotation_app.settings import LOCAL_PERSON, AppSettings
 from data.dataset import read_rows
 from data.schemas import Comparison
@@ -272,3 +274,48 @@ def test_a_live_dialogue(start: Start, ledger: Database, models: ModelServer) ->
     press(app, "Submit")
     assert app.text_area[0].label == "Begin a dialogue: your first message"  # two turns it was
     assert len(oversight.judged(ledger, LOCAL_PERSON, "live")) == 2
+
+
+def test_managers_add_people_and_change_their_roles(start: Start, ledger: Database) -> None:
+    app = section(start("manage"), "People")
+    app.text_input(key="new name").set_value("Dora@Lab.example")
+    press(app, "Add")
+    assert access.find_person(ledger, "dora@lab.example").role == "annotator"
+    app.segmented_control(key="role-dora@lab.example").set_value("reviewer")
+    press(app, "Change")
+    assert access.find_person(ledger, "dora@lab.example").role == "reviewer"
+    assert not any(b.key and b.key.endswith(LOCAL_PERSON) for b in app.button)  # not oneself
+
+
+def test_managers_make_and_revoke_links(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+    def draw(place: str) -> None:
+        from pathlib import Path
+
+        from annotation_app.ledger.database import Database
+        from annotation_app.screens import people
+        from annotation_app.session import Desk, Session
+
+        session = Session(
+            database=Database(place),
+            person_id="local",
+            dataset=Path("unused"),
+            desk=Desk(),
+            address="https://lab.example",
+        )
+        people.section(session)
+        session.database.close()
+
+    app = checked(AppTest.from_function(draw, args=(ledger.place,), default_timeout=20).run())
+    app.text_input(key="new name").set_value("ann")
+    press(app, "Make a link")
+    address, token = app.code[0].value.split("#")
+    assert address == "https://lab.example/enter"
+    assert invited_person(ledger, token).person_id == "ann"
+    checked(app.run())
+    assert not app.code  # shown once
+    press(app, "Revoke")
+    with pytest.raises(BadInvitation, match="revoked"):
+        invited_person(ledger, token)
+    assert any(t.value.endswith("ann · used · shut") for t in app.text)
