@@ -6,14 +6,27 @@ Llama 2's chat form: every pair of user message and answer is
 
 with the system message in the first pair only. In our own vocabulary the tags are control pieces,
 so no text can imitate them; [/INST] is the special token between prompt and answer of section 3.1.
+
+In Llama's own vocabulary the tags are text like any other, and only <s> and </s> are special; the
+form is then the published one to the blank, stripped messages included:
+
+    <s>[INST] <<SYS>>⏎ system ⏎<</SYS>>⏎⏎ user [/INST] answer </s>
+
+There a message could imitate the tags. A user's or system message that contains one is refused, or
+escaped where the model's tokenizer_config.json says so ("[INST]" becomes "[ INST]"); answers, which
+models write, are always escaped, so that no run ends because of a sample.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.errors import ConfigError, DataError
+from data.chat_template import INSTRUCTION_PIECES
+from data.errors import DataError
 from data.schemas import LossOn, Message
-from data.tokenizer import INSTRUCTION_PIECES, Tokenizer
+from data.tokenizer import Tokenizer
+
+_TAG = re.compile("|".join(re.escape(tag) for tag in INSTRUCTION_PIECES))
 
 
 @dataclass(frozen=True)
@@ -28,17 +41,8 @@ class ChatFormat:
     """Encodes dialogues for one tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        if not tokenizer.has_instruction_pieces:
-            raise ConfigError(
-                "the tokenizer has no control pieces for the chat tags; "
-                "train one with `rlhf tokenizer train`"
-            )
         self.tokenizer = tokenizer
-        begin, end, system, end_system = (tokenizer.piece_id(p) for p in INSTRUCTION_PIECES)
-        assert begin is not None and end is not None
-        assert system is not None and end_system is not None
-        self._begin, self._end = begin, end
-        self._system, self._end_system = system, end_system
+        self._tags = tokenizer.instruction_ids
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids up to and including the separator after the last user message.
@@ -66,6 +70,8 @@ class ChatFormat:
 
     def encode_response(self, text: str) -> list[int]:
         """Ids of an answer, its EOS included: what follows `encode_prompt`."""
+        if self._tags is None:
+            text = f"{_escaped(text).strip()} "
         return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
 
     def decode_response(self, ids: Sequence[int]) -> str:
@@ -78,10 +84,7 @@ class ChatFormat:
         ids: list[int] = []
         mask: list[bool] = []
         for index, (user, answer) in enumerate(pairs):
-            turn = [self.tokenizer.bos_id, self._begin]
-            if index == 0 and system is not None:
-                turn += [self._system, *self.tokenizer.encode(system), self._end_system]
-            turn += [*self.tokenizer.encode(user), self._end]
+            turn = self._encode_user(user, system if index == 0 else None)
             ids += turn
             mask += [False] * len(turn)
             if answer is not None:
@@ -90,6 +93,33 @@ class ChatFormat:
                 ids += response
                 mask += [learned] * len(response)
         return EncodedDialogue(ids, mask)
+
+    def _encode_user(self, user: str, system: str | None) -> list[int]:
+        """From <s> to the separator."""
+        encode, bos = self.tokenizer.encode, self.tokenizer.bos_id
+        if self._tags is None:
+            user = self._without_tags(user)
+            if system is not None:
+                user = f"<<SYS>>\n{self._without_tags(system)}\n<</SYS>>\n\n{user}"
+            return [bos, *encode(f"[INST] {user.strip()} [/INST]")]
+        begin, end, begin_system, end_system = self._tags
+        head = [] if system is None else [begin_system, *encode(system), end_system]
+        return [bos, begin, *head, *encode(user), end]
+
+    def _without_tags(self, text: str) -> str:
+        found = _TAG.search(text)
+        if found and self.tokenizer.tags_in_text == "refuse":
+            raise DataError(
+                f"a message contains {found[0]!r}, which this model's tokenizer cannot tell from "
+                "the tag between messages; leave it out, or convert the model with "
+                "`rlhf convert --tags_in_text escape`"
+            )
+        return _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    """A blank behind the first bracket makes a tag plain text."""
+    return _TAG.sub(lambda tag: f"{tag[0][0]} {tag[0][1:]}", text)
 
 
 def _pairs(messages: Sequence[Message]) -> tuple[str | None, list[tuple[str, str | None]]]:

@@ -1,19 +1,31 @@
-"""SentencePiece: train, load, encode, decode. The only file that imports it."""
+"""SentencePiece: train, load, encode, decode. The only file that imports it.
+
+Beside tokenizer.model stand tokenizer.json and tokenizer_config.json, from which other programs
+make the same ids; we read nothing from them but TAGS_KEY.
+"""
 
 import hashlib
 import io
+import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import sentencepiece
 
+from data.chat_template import INSTRUCTION_PIECES, chat_template
 from data.durable import write_durably
 from data.errors import ConfigError, DataError
+from data.sentencepiece_file import PieceKind, parse_model
+from data.tokenizer_json import tokenizer_json
 
 PAD_PIECE = "<pad>"
-INSTRUCTION_PIECES = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
-"""Control pieces: reserved ids that no text can produce. [/INST] separates prompt from answer."""
+"""A control piece in the tokenizers that we train, as the chat tags are: no text produces them."""
+TAGS_KEY = "tags_in_text"
+"""Of tokenizer_config.json; see `Tokenizer.tags_in_text`."""
+CONFIG_FILE = "tokenizer_config.json"
+TagsInText = Literal["refuse", "escape"]
 
 NUM_BYTE_PIECES = 256
 MIN_VOCAB_SIZE = NUM_BYTE_PIECES + 64
@@ -22,8 +34,10 @@ MIN_VOCAB_SIZE = NUM_BYTE_PIECES + 64
 class Tokenizer:
     """Text to ids and back, with the ids of the special pieces."""
 
-    def __init__(self, model_bytes: bytes) -> None:
+    def __init__(self, model_bytes: bytes, tags_in_text: TagsInText = "refuse") -> None:
         self._bytes = model_bytes
+        self.tags_in_text: TagsInText = tags_in_text
+        """What becomes of a user's "[INST]" where the tags are no control pieces."""
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
 
     @classmethod
@@ -35,9 +49,14 @@ class Tokenizer:
         """
         file = path / "tokenizer.model" if path.is_dir() else path
         if not file.is_file():
+            if file.with_name("tokenizer.json").is_file():
+                raise DataError(
+                    f"{str(path)!r} has a tokenizer.json but no tokenizer.model; only "
+                    "SentencePiece tokenizers (Llama 1 and 2, and ours) are supported"
+                )
             raise DataError(f"no tokenizer at {str(file)!r}; `rlhf tokenizer train` makes one")
         try:
-            tokenizer = cls(file.read_bytes())
+            tokenizer = cls(file.read_bytes(), _tags_in_text(file.with_name(CONFIG_FILE)))
         except RuntimeError as error:
             raise DataError(
                 f"{str(file)!r} is not a SentencePiece model; `rlhf tokenizer train` makes one"
@@ -47,17 +66,28 @@ class Tokenizer:
         return tokenizer
 
     def save(self, directory: Path) -> None:
-        """Writes `tokenizer.model` into the directory."""
+        """Writes tokenizer.model, tokenizer.json and tokenizer_config.json into the directory.
+
+        Raises:
+            DataError: a foreign model that is not like Llama's.
+        """
         directory.mkdir(parents=True, exist_ok=True)
+        write_durably(directory / "tokenizer.json", self._json)
+        config = json.dumps(self._hf_config(), indent=2, ensure_ascii=False) + "\n"
+        write_durably(directory / CONFIG_FILE, config.encode())
         write_durably(directory / "tokenizer.model", self._bytes)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; no special piece is ever among them."""
-        return self._processor.encode(text)
+        """Ids of plain text; no special piece is ever among them.
+
+        Halves of surrogate pairs, which JSON can smuggle into a text, count as U+FFFD; so does what
+        is no UTF-8 where SentencePiece reads bytes.
+        """
+        return self._processor.encode(_sound(text))
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """`encode` of each text, in native threads."""
-        return self._processor.encode(texts)
+        return self._processor.encode([_sound(text) for text in texts])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special pieces are left out."""
@@ -102,10 +132,37 @@ class Tokenizer:
         }
 
     @cached_property
-    def has_instruction_pieces(self) -> bool:
-        """Whether the chat tags are control pieces here, as in the tokenizers that we train."""
+    def instruction_ids(self) -> tuple[int, int, int, int] | None:
+        """Ids of the chat tags where they are control pieces, as in tokenizers that we train."""
         ids = [self.piece_id(piece) for piece in INSTRUCTION_PIECES]
-        return all(i is not None and self._processor.is_control(i) for i in ids)
+        found = [i for i in ids if i is not None and self._processor.is_control(i)]
+        return (found[0], found[1], found[2], found[3]) if len(found) == len(ids) else None
+
+    @property
+    def has_instruction_pieces(self) -> bool:
+        """Whether the chat tags are control pieces here."""
+        return self.instruction_ids is not None
+
+    @cached_property
+    def _json(self) -> bytes:
+        content = tokenizer_json(parse_model(self._bytes), self._processor.id_to_piece(self.bos_id))
+        return json.dumps(content, ensure_ascii=False).encode()
+
+    def _hf_config(self) -> dict[str, Any]:
+        """tokenizer_config.json as transformers reads it."""
+        piece = self._processor.id_to_piece
+        special = [p.text for p in parse_model(self._bytes).pieces if p.kind == PieceKind.CONTROL]
+        further = tuple(text for text in special if text not in INSTRUCTION_PIECES)
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": piece(self.bos_id),
+            "eos_token": piece(self.eos_id),
+            "unk_token": piece(self._processor.unk_id()),
+            "pad_token": piece(self.pad_id),
+            "clean_up_tokenization_spaces": False,
+            "chat_template": chat_template(self.has_instruction_pieces, further),
+            TAGS_KEY: self.tags_in_text,
+        }
 
     @cached_property
     def hash(self) -> str:
@@ -150,3 +207,25 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             f"{str(error).strip().splitlines()[-1]}"
         ) from error
     return Tokenizer(buffer.getvalue())
+
+
+def _sound(text: str) -> str:
+    """The text without halves of surrogate pairs, which no encoding has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _tags_in_text(path: Path) -> TagsInText:
+    """The choice that was made for a model; "refuse" where none was."""
+    try:
+        choice = json.loads(path.read_text(encoding="utf-8")).get(TAGS_KEY, "refuse")
+    except FileNotFoundError:
+        return "refuse"
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{str(path)!r} holds no JSON object; copy the model again") from error
+    if choice not in ("refuse", "escape"):
+        raise DataError(f"{TAGS_KEY} in {str(path)!r} is {choice!r}; it must be refuse or escape")
+    return choice

@@ -103,7 +103,8 @@ def test_saved_and_loaded(tmp_path: Path, tokenizer: Tokenizer) -> None:
         loaded = Tokenizer.load(path)
         assert loaded.hash == tokenizer.hash
         assert loaded.encode("the fox") == tokenizer.encode("the fox")
-    assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["tokenizer.model"]
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert names == ["tokenizer.json", "tokenizer.model", "tokenizer_config.json"]
 
 
 @pytest.mark.parametrize(
