@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rlhf.types import FinishReason
 
@@ -20,14 +21,20 @@ class Sample:
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
-    def append(self, token: int, logprob: float, eos_id: int) -> None:
-        """Takes the next token and notices when it was the last one."""
-        self.response_ids.append(token)
-        self.logprobs.append(logprob)
-        if token == eos_id:
-            self.finish_reason = "eos"
-        elif len(self.response_ids) == self.max_new_tokens:
-            self.finish_reason = "length"
+    def finish(self, response_ids: list[int], logprobs: list[float], eos_id: int) -> None:
+        """Takes the whole response, which ends with EOS or is as long as it may be."""
+        self.response_ids, self.logprobs = response_ids, logprobs
+        self.finish_reason = "eos" if response_ids[-1] == eos_id else "length"
+
+
+class Move(NamedTuple):
+    """How running samples come to stand in the first slots."""
+
+    sources: list[int]
+    targets: list[int]
+    """Where the sample of each source goes."""
+    slots: int
+    """How many slots remain."""
 
 
 class Slots:
@@ -52,11 +59,10 @@ class Slots:
         """Positions that the longest waiting sample may need."""
         return max((len(s.prompt_ids) + s.max_new_tokens for s in self._waiting), default=0)
 
-    def release_finished(self) -> None:
+    def release(self, slots: Iterable[int]) -> None:
         """Empties the slots of finished samples."""
-        for slot, sample in enumerate(self.running):
-            if sample is not None and sample.finish_reason is not None:
-                self.running[slot] = None
+        for slot in slots:
+            self.running[slot] = None
 
     def admit(self, at_least: int) -> dict[int, Sample]:
         """Fills free slots, once so many are free (or nothing runs) that a prefill is worth it."""
@@ -70,14 +76,18 @@ class Slots:
             admitted[slot] = self.running[slot] = self._waiting.popleft()
         return admitted
 
-    def compact(self) -> list[int] | None:
-        """Drops empty slots once at most half are in use and nobody waits.
+    def compact(self) -> Move | None:
+        """Drops empty slots, eight at a time, once nobody waits for them.
 
-        Returns:
-            The old slots that are kept, in their new order; None where nothing changes.
+        Eight, because matrix products of a new size cost their library a moment of preparation.
         """
-        kept = self.active
-        if self._waiting or len(kept) > len(self.running) // 2:
+        active = self.active
+        size = -(-len(active) // 8) * 8
+        if self._waiting or not active or size >= len(self.running):
             return None
-        self.running = [self.running[slot] for slot in kept]
-        return kept
+        sources = [slot for slot in active if slot >= size]
+        targets = [slot for slot in range(size) if self.running[slot] is None][: len(sources)]
+        for source, target in zip(sources, targets, strict=True):
+            self.running[target] = self.running[source]
+        del self.running[size:]
+        return Move(sources, targets, size)

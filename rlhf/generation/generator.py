@@ -1,15 +1,17 @@
 """Prefill and decode with a key-value cache; a finished sequence makes room for the next one."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.errors import DataError
-from rlhf.generation.batching import Sample, Slots
+from rlhf.generation.batching import Move, Sample, Slots
 from rlhf.generation.sampling import SamplingConfig, sample, uniform_stream
+from rlhf.model.cached import CachedModel
 from rlhf.model.heads import LanguageModel
-from rlhf.model.kv_cache import KVCache
 from rlhf.types import PromptIds, Rollout
 
 DEFAULT_SLOTS = 128
@@ -65,23 +67,40 @@ def generate(
     return [_rollout(sample, policy_version) for sample in samples]
 
 
+class _State(NamedTuple):
+    """What the slots hold; [S] or [S, max_new_tokens] each, S slots."""
+
+    tokens: Tensor
+    """Sampled last."""
+    offsets: Tensor
+    """Position of the prompt's last token; 0 in an empty slot."""
+    counts: Tensor
+    """Tokens sampled so far; 0 in an empty slot."""
+    limits: Tensor
+    """Tokens that a response may have; 0 in an empty slot."""
+    uniforms: Tensor
+    """The random stream."""
+    responses: Tensor
+    logprobs: Tensor
+
+
 class _Decoder:
-    """The tensors behind the slots."""
+    """The tensors behind the slots. Python sees a slot when its sample begins and when it ends."""
 
     def __init__(
         self, model: LanguageModel, queue: Slots, config: SamplingConfig, eos_id: int, seed: int
     ) -> None:
-        self.model, self.queue, self.config = model, queue, config
-        self.eos_id, self.seed = eos_id, seed
-        weight = model.lm_head.weight
-        self.device = weight.device
-        num_slots = len(queue.running)
-        self.cache = KVCache(
-            model.config, num_slots, queue.longest, device=self.device, dtype=weight.dtype
+        self.queue, self.config, self.eos_id, self.seed = queue, config, eos_id, seed
+        num_slots, length = len(queue.running), config.max_new_tokens
+        self.model = CachedModel(model, num_slots, queue.longest)
+        self.device = self.model.device
+        self.rows = torch.arange(num_slots, device=self.device)
+        tokens, offsets, counts, limits = torch.zeros(
+            4, num_slots, dtype=torch.long, device=self.device
         )
-        self.tokens = torch.zeros(num_slots, dtype=torch.long, device=self.device)
-        self.positions = torch.zeros(num_slots, dtype=torch.long, device=self.device)
-        self.uniforms = np.zeros((num_slots, config.max_new_tokens), dtype=np.float32)
+        uniforms, logprobs = torch.zeros(2, num_slots, length, device=self.device)
+        responses = torch.zeros(num_slots, length, dtype=torch.long, device=self.device)
+        self.state = _State(tokens, offsets, counts, limits, uniforms, responses, logprobs)
 
     def prefill(self, admitted: dict[int, Sample]) -> None:
         """Reads the prompts of newly admitted samples and draws their first tokens."""
@@ -89,55 +108,68 @@ class _Decoder:
             return
         unique: dict[tuple[int, ...], int] = {}
         rows = [unique.setdefault(tuple(s.prompt_ids), len(unique)) for s in admitted.values()]
-        lengths = torch.tensor([len(ids) for ids in unique], device=self.device)
-        tokens = torch.zeros(len(unique), int(lengths.max()), dtype=torch.long)
+        tokens = torch.zeros(len(unique), max(map(len, unique)), dtype=torch.long)
         for row, ids in enumerate(unique):
             tokens[row, : len(ids)] = torch.tensor(ids)
-        slots = torch.tensor(list(admitted), device=self.device)
-        rows_ = torch.tensor(rows, device=self.device)
-        hidden = self.model.model.prefill(tokens.to(self.device), self.cache, slots, rows_)
-        last = hidden[torch.arange(len(unique)), lengths - 1][rows_]
-        for slot, sample_ in admitted.items():
-            self.uniforms[slot] = uniform_stream(
-                self.seed, sample_.stream, self.config.max_new_tokens
-            )
-        self.positions[slots] = lengths[rows_]
-        self._draw(last, list(admitted))
+        lengths = self._tensor([len(ids) for ids in unique])
+        slots, state, samples = self._tensor(list(admitted)), self.state, admitted.values()
+        logits = self.model.prefill(tokens.to(self.device), lengths, slots, self._tensor(rows))
+        streams = [uniform_stream(self.seed, s.stream, state.uniforms.shape[1]) for s in samples]
+        state.uniforms[slots] = torch.from_numpy(np.stack(streams)).to(self.device)
+        state.offsets[slots] = self._tensor([len(s.prompt_ids) - 1 for s in samples])
+        state.limits[slots] = self._tensor([s.max_new_tokens for s in samples])
+        self._draw(logits, slots)
 
     def step(self) -> None:
         """Decodes one token in every slot."""
-        kept = self.queue.compact()
-        if kept is not None:
-            self._keep(kept)
-        active = self.queue.active
-        if not active:
+        move = self.queue.compact()
+        if move is not None:
+            self._move(move)
+        if not any(self.queue.running):
             return
-        length = int(self.positions[active].max()) + 1
-        hidden = self.model.model.decode(self.tokens, self.positions, self.cache, length)
-        self.positions[active] += 1
-        self._draw(hidden if len(active) == len(hidden) else hidden[active], active)
+        state = self.state
+        positions = state.offsets + state.counts
+        length = int(positions.max()) + 1
+        self._draw(self.model.decode(state.tokens, positions, length), self.rows)
 
-    def _draw(self, hidden: torch.Tensor, slots: list[int]) -> None:
-        running = [self.queue.running[slot] for slot in slots]
-        uniforms = [
-            self.uniforms[slot, len(s.response_ids)]
-            for slot, s in zip(slots, running, strict=True)
-            if s is not None
-        ]
-        drawn = sample(
-            self.model.lm_head(hidden), torch.tensor(uniforms, device=self.device), self.config
-        )
-        self.tokens[slots] = drawn.tokens
-        tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
-        for sample_, token, logprob in zip(running, tokens, logprobs, strict=True):
+    def _draw(self, logits: Tensor, slots: Tensor) -> None:
+        """The next token of some slots; what an empty one draws is never read."""
+        state = self.state
+        counts, limits = state.counts[slots], state.limits[slots]
+        if self.config.min_new_tokens:
+            logits[:, self.eos_id].masked_fill_(counts < self.config.min_new_tokens, -torch.inf)
+        drawn = sample(logits, state.uniforms[slots, counts], self.config)
+        state.tokens[slots] = drawn.tokens
+        state.responses[slots, counts] = drawn.tokens
+        state.logprobs[slots, counts] = drawn.logprobs
+        running = limits > 0
+        counts += running
+        state.counts[slots] = counts
+        ended = running & ((drawn.tokens == self.eos_id) | (counts == limits))
+        self._finish(slots[ended].tolist())
+
+    def _finish(self, slots: list[int]) -> None:
+        if not slots:
+            return
+        state = self.state
+        for slot, count in zip(slots, state.counts[slots].tolist(), strict=True):
+            sample_ = self.queue.running[slot]
             assert sample_ is not None
-            sample_.append(token, logprob, self.eos_id)
-        self.queue.release_finished()
+            response, logprobs = state.responses[slot, :count], state.logprobs[slot, :count]
+            sample_.finish(response.tolist(), logprobs.tolist(), self.eos_id)
+        for numbers in (state.offsets, state.counts, state.limits):
+            numbers[slots] = 0
+        self.queue.release(slots)
 
-    def _keep(self, slots: list[int]) -> None:
-        self.cache.keep(slots)
-        self.tokens, self.positions = self.tokens[slots], self.positions[slots]
-        self.uniforms = self.uniforms[slots]
+    def _move(self, move: Move) -> None:
+        self.model.cache.move(*move)
+        for values in self.state:
+            values[move.targets] = values[move.sources]
+        self.state = _State(*(values[: move.slots] for values in self.state))
+        self.rows = self.rows[: move.slots]
+
+    def _tensor(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, device=self.device)
 
 
 def _room(model: LanguageModel, prompt: PromptIds, config: SamplingConfig) -> int:

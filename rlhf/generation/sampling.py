@@ -1,5 +1,6 @@
 """From logits to the next token. Pure functions; S sequences, V vocabulary."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,9 +23,11 @@ class SamplingConfig:
     """Keep the smallest set of tokens with this probability; 1 keeps all, as PPO needs."""
     max_new_tokens: int = 64
     """Responses are cut at this many tokens."""
+    min_new_tokens: int = 0
+    """EOS is impossible before a response has this many tokens."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
         if self.top_k < 0:
             raise ConfigError(f"top_k is {self.top_k}; it must be 0 (off) or more")
@@ -32,6 +35,11 @@ class SamplingConfig:
             raise ConfigError(f"top_p is {self.top_p}; it must be in (0, 1]")
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ConfigError(
+                f"min_new_tokens is {self.min_new_tokens}; it must be 0 to "
+                f"max_new_tokens ({self.max_new_tokens})"
+            )
 
 
 class Sampled(NamedTuple):
@@ -57,14 +65,14 @@ def sample(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Sampled:
     logits = logits.float()
     if config.temperature == 0:
         tokens = logits.argmax(dim=-1)
-        return Sampled(tokens, _chosen(logits.log_softmax(dim=-1), tokens))
-    log_probs = _truncate(logits / config.temperature, config).log_softmax(dim=-1)
-    cumulative = log_probs.exp().cumsum(dim=-1)
+        return Sampled(tokens, _chosen(logits, tokens) - logits.logsumexp(dim=-1))
+    probs = _truncate(logits / config.temperature, config).softmax(dim=-1)
+    cumulative = probs.cumsum(dim=-1)
     # The sum may miss 1 by rounding; scaling the uniform keeps it below the last entry.
     target = uniforms[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
     tokens.clamp_(max=logits.shape[1] - 1)
-    return Sampled(tokens, _chosen(log_probs, tokens))
+    return Sampled(tokens, _chosen(probs, tokens).log())
 
 
 def uniform_stream(seed: int, stream: int, length: int) -> np.ndarray:
@@ -88,5 +96,5 @@ def _truncate(logits: Tensor, config: SamplingConfig) -> Tensor:
     return logits
 
 
-def _chosen(log_probs: Tensor, tokens: Tensor) -> Tensor:
-    return log_probs.gather(1, tokens[:, None]).squeeze(1)
+def _chosen(values: Tensor, tokens: Tensor) -> Tensor:
+    return values.gather(1, tokens[:, None]).squeeze(1)

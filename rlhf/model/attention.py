@@ -1,47 +1,29 @@
 """Causal grouped-query attention with rotary positions. Shapes: B rows, T tokens, H heads of D."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlhf.model.config import ModelConfig
-from rlhf.model.kv_cache import KVCache
 from rlhf.model.rope import apply_rope
 
 
-class AttentionInputs:
+class AttentionInputs(NamedTuple):
     """What all layers share in one forward pass."""
 
-    def __init__(
-        self,
-        cos: Tensor,
-        sin: Tensor,
-        *,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
-        slots: Tensor | None = None,
-        rows: Tensor | None = None,
-        positions: Tensor | None = None,
-        length: int = 0,
-    ) -> None:
-        self.cos, self.sin = cos, sin
-        self.mask = mask
-        """[B, 1, T, K] True where attention is allowed; None means plain causal."""
-        self.cache = cache
-        self.slots, self.rows = slots, rows
-        """[m] cache slots to fill in a prefill, and the batch row that goes into each."""
-        self.positions = positions
-        """[B] where each row's new token goes, in a decode step."""
-        self.length = length
-        """Longest sequence in the cache, the new token included, in a decode step."""
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+    """[B, 1, T, T] True where attention is allowed; None means plain causal."""
 
 
 class Attention(nn.Module):
     """Self-attention without biases; parameter names are Hugging Face's."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
         kv_dim = config.num_kv_heads * config.head_dim
@@ -55,16 +37,6 @@ class Attention(nn.Module):
         queries = apply_rope(self._heads(self.q_proj(x), self.num_heads), shared.cos, shared.sin)
         keys = apply_rope(self._heads(self.k_proj(x), self.num_kv_heads), shared.cos, shared.sin)
         values = self._heads(self.v_proj(x), self.num_kv_heads)
-        if shared.cache is not None:
-            if shared.slots is not None:
-                shared.cache.write_prompts(
-                    self.layer, shared.slots, keys[shared.rows], values[shared.rows]
-                )
-            else:
-                assert shared.positions is not None
-                keys, values = shared.cache.append(
-                    self.layer, shared.positions, keys, values, shared.length
-                )
         attended = F.scaled_dot_product_attention(
             queries,
             keys,

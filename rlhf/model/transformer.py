@@ -1,5 +1,6 @@
 """The Llama transformer: RMSNorm, rotary grouped-query attention, SwiGLU; no biases, no dropout.
 
+This is the model that learns, over whole sequences; rlhf/model/cached.py runs it token by token.
 Module names are those of Hugging Face's LlamaModel, so a state dict needs no translation.
 """
 
@@ -17,7 +18,6 @@ from rlhf.model.attention import (
     document_positions,
 )
 from rlhf.model.config import ModelConfig
-from rlhf.model.kv_cache import KVCache
 from rlhf.model.rope import rope_frequencies, rope_tables
 
 
@@ -38,10 +38,10 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Pre-normalised attention and feed-forward, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.self_attn = Attention(config, layer)
+        self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.mlp = FeedForward(config)
 
@@ -60,7 +60,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.recompute_activations = False
         """Whether training keeps only the input of each block and computes the rest again."""
@@ -97,45 +97,7 @@ class Transformer(nn.Module):
             positions = document_positions(documents, branches)
             mask = document_mask(documents, branches)
         cos, sin = rope_tables(positions, self.frequencies)
-        return self._run(tokens, AttentionInputs(cos, sin, mask=mask))
-
-    def prefill(self, tokens: Tensor, cache: KVCache, slots: Tensor, rows: Tensor) -> Tensor:
-        """Reads prompts into the cache; several slots may share one prompt.
-
-        Args:
-            tokens: [n, T] right-padded prompts.
-            cache: is written at positions 0..T−1.
-            slots: [m] cache slots to fill.
-            rows: [m] which prompt goes into each of them.
-
-        Returns:
-            [n, T, dim] hidden states.
-        """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        cos, sin = rope_tables(positions, self.frequencies)
-        return self._run(tokens, AttentionInputs(cos, sin, cache=cache, slots=slots, rows=rows))
-
-    def decode(self, tokens: Tensor, positions: Tensor, cache: KVCache, length: int) -> Tensor:
-        """One new token for every slot of the cache.
-
-        Args:
-            tokens: [slots] the tokens sampled last.
-            positions: [slots] where they stand in their sequences.
-            cache: holds everything before them.
-            length: longest sequence, the new token included.
-
-        Returns:
-            [slots, dim] hidden states.
-        """
-        cos, sin = rope_tables(positions[:, None], self.frequencies)
-        reach = torch.arange(length, device=tokens.device)
-        mask = (reach <= positions[:, None])[:, None, None]
-        shared = AttentionInputs(
-            cos, sin, mask=mask, cache=cache, positions=positions, length=length
-        )
-        return self._run(tokens[:, None], shared)[:, 0]
-
-    def _run(self, tokens: Tensor, shared: AttentionInputs) -> Tensor:
+        shared = AttentionInputs(cos, sin, mask)
         x = self.embed_tokens(tokens)
         recompute = self.recompute_activations and torch.is_grad_enabled()
         for layer in self.layers:

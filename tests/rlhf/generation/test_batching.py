@@ -1,6 +1,6 @@
 """Which response sits in which slot."""
 
-from rlhf.generation.batching import Sample, Slots
+from rlhf.generation.batching import Move, Sample, Slots
 
 EOS = 2
 
@@ -16,14 +16,11 @@ def streams(admitted: dict[int, Sample]) -> dict[int, int]:
 
 def test_a_sample_ends_with_eos_or_by_its_length() -> None:
     (sample,) = samples(1, max_new_tokens=2)
-    sample.append(7, -0.5, EOS)
-    assert sample.finish_reason is None
-    sample.append(8, -0.25, EOS)
+    sample.finish([7, 8], [-0.5, -0.25], EOS)
     assert (sample.response_ids, sample.logprobs) == ([7, 8], [-0.5, -0.25])
     assert sample.finish_reason == "length"
     (sample,) = samples(1, max_new_tokens=2)
-    sample.append(7, 0.0, EOS)
-    sample.append(EOS, 0.0, EOS)
+    sample.finish([7, EOS], [0.0, 0.0], EOS)
     assert sample.finish_reason == "eos"  # on the last place it still ended by itself
 
 
@@ -32,8 +29,7 @@ def test_a_freed_slot_takes_the_next_in_line() -> None:
     slots = Slots(line, num_slots=2)
     assert streams(slots.admit(at_least=1)) == {0: 0, 1: 1}
     assert slots.admit(at_least=1) == {}
-    line[1].finish_reason = "eos"
-    slots.release_finished()
+    slots.release([1])
     assert slots.active == [0]
     assert streams(slots.admit(at_least=1)) == {1: 2}
 
@@ -42,11 +38,9 @@ def test_few_free_slots_wait_until_a_prefill_is_worth_it() -> None:
     line = samples(*[3] * 6)
     slots = Slots(line, num_slots=4)
     slots.admit(at_least=1)
-    line[0].finish_reason = "eos"
-    slots.release_finished()
+    slots.release([0])
     assert slots.admit(at_least=2) == {}
-    line[3].finish_reason = "length"
-    slots.release_finished()
+    slots.release([3])
     assert streams(slots.admit(at_least=2)) == {0: 4, 3: 5}
 
 
@@ -60,11 +54,10 @@ def test_busy_until_the_last_one_ends() -> None:
     line = samples(3, 3)
     slots = Slots(line, num_slots=1)
     assert slots.busy
-    for sample in line:
+    for _ in line:
         slots.admit(at_least=1)
         assert slots.busy
-        sample.finish_reason = "eos"
-        slots.release_finished()
+        slots.release([0])
     assert not slots.busy
     assert not Slots([], num_slots=4).busy
 
@@ -75,18 +68,19 @@ def test_the_cache_holds_the_longest_prompt_with_its_response() -> None:
     assert Slots([], num_slots=1).longest == 0
 
 
-def test_empty_slots_go_once_half_are_empty_and_nobody_waits() -> None:
-    line = samples(*[3] * 5)
-    slots = Slots(line, num_slots=4)
+def test_empty_slots_go_eight_at_a_time_once_nobody_waits() -> None:
+    slots = Slots(samples(*[3] * 21), num_slots=20)
     slots.admit(at_least=1)
-    for index in (0, 2):
-        line[index].finish_reason = "eos"
-    slots.release_finished()
+    slots.release([0, 3, 9, 16])
     assert slots.compact() is None  # one still waits
-    slots.admit(at_least=1)
-    assert slots.compact() is None  # three of four are in use
-    line[1].finish_reason = "eos"
-    slots.release_finished()
-    assert slots.compact() == [0, 3]
-    assert [sample.stream for sample in slots.running if sample] == [4, 3]
-    assert slots.active == [0, 1]
+    slots.admit(at_least=1)  # into slot 0
+    assert slots.compact() is None  # 17 samples need 24
+    slots.release([5])
+    # 16 remain; those of slots 17 to 19 go where 3, 5 and 9 are empty
+    assert slots.compact() == Move(sources=[17, 18, 19], targets=[3, 5, 9], slots=16)
+    assert [sample.stream for sample in slots.running if sample] == [
+        *(20, 1, 2, 17, 4, 18, 6, 7, 8, 19, 10, 11, 12, 13, 14, 15)
+    ]
+    assert slots.compact() is None
+    slots.release(range(16))
+    assert slots.compact() is None  # nothing is left to decode

@@ -1,7 +1,9 @@
 """Sampling with a cache: the same responses whatever the slots, the batch and the order."""
 
 import itertools
+import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +134,28 @@ def test_a_response_ends_at_its_first_eos_or_at_its_length(
             assert len(rollout.response_ids) == 12
         assert len(rollout.response_logprobs) == len(rollout.response_ids)
         assert max(rollout.response_logprobs) <= 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_no_response_ends_before_it_may(
+    model: LanguageModel, prompts: list[PromptIds], temperature: float
+) -> None:
+    free = SamplingConfig(temperature=temperature, max_new_tokens=12)
+    lengths = [len(r.response_ids) for r in run(model, prompts * 3, config=free)]
+    assert min(lengths) < 6
+    found = run(model, prompts * 3, config=replace(free, min_new_tokens=5))
+    assert min(len(r.response_ids) for r in found) == 6  # five others, then EOS
+    assert not any(EOS in r.response_ids[:5] for r in found)
+
+
+def test_log_probabilities_know_what_could_not_be_drawn() -> None:
+    """Of ids 0, 1 and EOS, equally likely, EOS is forbidden once: ½, then ⅓."""
+    model = small_language_model(vocab_size=3)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    config = SamplingConfig(max_new_tokens=2, min_new_tokens=1)
+    (found,) = run(model, [PromptIds("p", [0])], config=config)
+    assert found.response_logprobs == pytest.approx([math.log(1 / 2), math.log(1 / 3)])
 
 
 def test_a_response_stays_within_the_context(model: LanguageModel) -> None:

@@ -157,7 +157,10 @@ def test_streams_are_uniform_across_and_along() -> None:
         ({"top_k": -1}, r"top_k is -1; it must be 0 \(off\) or more"),
         ({"top_p": 0.0}, r"top_p is 0\.0; it must be in \(0, 1\]"),
         ({"top_p": 1.1}, r"top_p is 1\.1; it must be in \(0, 1\]"),
+        ({"temperature": math.nan}, "temperature is nan; it must be 0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be 1 or more"),
+        ({"min_new_tokens": -1}, r"min_new_tokens is -1; it must be 0 to max_new_tokens \(64\)"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, r"9; it must be 0 to max_new_tokens \(8\)"),
     ],
 )
 def test_settings_that_cannot_be(config: dict[str, Any], reason: str) -> None:

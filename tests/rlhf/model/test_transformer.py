@@ -1,4 +1,4 @@
-"""One function of the tokens, whatever stands beside, behind or in the cache."""
+"""One function of the tokens, whatever stands beside or behind."""
 
 from functools import partial
 
@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rlhf.model.heads import score_at_last
-from rlhf.model.kv_cache import KVCache
 from rlhf.model.transformer import Transformer
-from tests.tiny_models import SMALL, random_tokens, small_language_model, small_scalar_model
+from tests.tiny_models import random_tokens, small_language_model, small_scalar_model
 
 close = partial(assert_close, atol=5e-6, rtol=0.0)
 """Hidden states are of size 1 to 4; float32 sums of other shapes differ in the last bits."""
@@ -79,61 +78,6 @@ def test_order_matters(model: Transformer) -> None:
     """Without positions, attention would not tell these apart at the last token."""
     a, b = torch.tensor([[4, 5, 6, 7]]), torch.tensor([[5, 4, 6, 7]])
     assert (model(a)[:, -1] - model(b)[:, -1]).abs().max() > 1e-3
-
-
-@torch.no_grad()
-def decode_all(model: Transformer, prompts: list[Tensor], rest: Tensor, slots: int) -> Tensor:
-    """[n, steps, dim] hidden states while the tokens of `rest` [n, steps] are fed one by one."""
-    cache = KVCache(SMALL, slots, capacity=SMALL.context)
-    longest = max(len(p) for p in prompts)
-    tokens = torch.stack([torch.cat((p, p.new_zeros(longest - len(p)))) for p in prompts])
-    order = torch.arange(len(prompts))
-    model.prefill(tokens, cache, slots=order, rows=order)
-    positions = torch.tensor([len(p) for p in prompts])
-    found = []
-    for step in range(rest.shape[1]):
-        length = int(positions.max()) + 1
-        found.append(model.decode(rest[:, step], positions, cache, length))
-        positions = positions + 1
-    return torch.stack(found, dim=1)
-
-
-@torch.no_grad()
-def test_cached_is_uncached(model: Transformer) -> None:
-    prompts = [random_tokens(length, seed=length) for length in (3, 11, 7)]
-    rest = random_tokens(3, 6, seed=99)
-    found = decode_all(model, prompts, rest, slots=3)
-    for prompt, tail, hidden in zip(prompts, rest, found, strict=True):
-        whole = model(torch.cat((prompt, tail))[None])[0]
-        close(hidden, whole[len(prompt) :])
-
-
-@torch.no_grad()
-def test_slots_may_share_a_prompt(model: Transformer) -> None:
-    # Slots 2, 0 and 1 are filled with prompts 0, 1 and 0 of different lengths.
-    first, second = random_tokens(5, seed=1), random_tokens(8, seed=2)
-    batch = torch.stack((torch.cat((first, torch.zeros(3, dtype=torch.long))), second))
-    cache = KVCache(SMALL, 3, capacity=12)
-    model.prefill(batch, cache, slots=torch.tensor([2, 0, 1]), rows=torch.tensor([0, 1, 0]))
-    by_slot = [second, first, first]
-    new = torch.tensor([7, 8, 9])
-    positions = torch.tensor([8, 5, 5])
-    hidden = model.decode(new, positions, cache, length=9)
-    for slot, prompt in enumerate(by_slot):
-        whole = model(torch.cat((prompt, new[slot : slot + 1]))[None])[0]
-        close(hidden[slot], whole[-1])
-
-
-@torch.no_grad()
-def test_slots_that_are_kept_go_on(model: Transformer) -> None:
-    cache = KVCache(SMALL, 3, capacity=12)
-    tokens = random_tokens(3, 6)
-    model.prefill(tokens, cache, slots=torch.arange(3), rows=torch.arange(3))
-    cache.keep([2, 0])
-    hidden = model.decode(torch.tensor([7, 8]), torch.tensor([6, 6]), cache, length=7)
-    for found, row, new in ((hidden[0], 2, 7), (hidden[1], 0, 8)):
-        whole = model(torch.cat((tokens[row], torch.tensor([new])))[None])[0]
-        close(found, whole[-1])
 
 
 @torch.no_grad()

@@ -1,0 +1,99 @@
+"""Token by token with a cache, or the whole sequence at once: the same logits."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from rlhf.model.cached import CachedModel
+from rlhf.model.heads import LanguageModel
+from rlhf.model.linear import linear
+from tests.tiny_models import random_tokens, small_language_model
+
+close = partial(assert_close, atol=1e-5, rtol=0.0)
+CAPACITY = 20
+
+
+@pytest.fixture(scope="module", params=[6, 2, 1], ids=["MHA", "GQA", "MQA"])
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    return small_language_model(num_kv_heads=request.param)
+
+
+def whole(model: LanguageModel, tokens: Tensor) -> Tensor:
+    """[T, V] logits of one sequence without a cache."""
+    return model.lm_head(model.model(tokens[None]))[0]
+
+
+def prefilled(
+    model: LanguageModel, prompts: list[Tensor], rows: list[int], slots: list[int]
+) -> tuple[CachedModel, Tensor]:
+    """The prompt of each row goes into the slot beside it; and the logits of that."""
+    cached = CachedModel(model, len(slots), CAPACITY)
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    tokens = torch.full((len(prompts), int(lengths.max())), 5)  # the padding is an ordinary id
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    return cached, cached.prefill(tokens, lengths, torch.tensor(slots), torch.tensor(rows))
+
+
+@torch.no_grad()
+def test_cached_is_uncached(model: LanguageModel) -> None:
+    prompts = [random_tokens(length, seed=length) for length in (3, 11, 7)]
+    rest = random_tokens(3, 6, seed=99)
+    cached, first = prefilled(model, prompts, rows=[0, 1, 2], slots=[0, 1, 2])
+    found = [first]
+    for step in range(6):
+        positions = torch.tensor([3, 11, 7]) + step
+        found.append(cached.decode(rest[:, step], positions, length=12 + step))
+    for row, prompt in enumerate(prompts):
+        expected = whole(model, torch.cat((prompt, rest[row])))[len(prompt) - 1 :]
+        assert expected.std() > 0.5
+        close(torch.stack([logits[row] for logits in found]), expected)
+
+
+@torch.no_grad()
+def test_slots_may_share_a_prompt(model: LanguageModel) -> None:
+    prompts = [random_tokens(5, seed=1), random_tokens(8, seed=2)]
+    cached, first = prefilled(model, prompts, rows=[0, 1, 0], slots=[2, 0, 1])
+    by_slot = [prompts[1], prompts[0], prompts[0]]
+    close(first, torch.stack([whole(model, prompts[row])[-1] for row in (0, 1, 0)]))
+    new = torch.tensor([7, 8, 9])
+    logits = cached.decode(new, torch.tensor([8, 5, 5]), length=9)
+    for slot, prompt in enumerate(by_slot):
+        close(logits[slot], whole(model, torch.cat((prompt, new[slot : slot + 1])))[-1])
+
+
+@torch.no_grad()
+def test_slots_that_move_go_on(model: LanguageModel) -> None:
+    prompts = list(random_tokens(3, 6))
+    cached, _ = prefilled(model, prompts, rows=[0, 1, 2], slots=[0, 1, 2])
+    cached.cache.move(sources=[2], targets=[0], slots=2)
+    logits = cached.decode(torch.tensor([7, 8]), torch.tensor([6, 6]), length=7)
+    for slot, row, new in ((0, 2, 7), (1, 1, 8)):
+        close(logits[slot], whole(model, torch.cat((prompts[row], torch.tensor([new]))))[-1])
+
+
+@torch.no_grad()
+def test_a_slot_is_used_again(model: LanguageModel) -> None:
+    """What the former sequence left behind the new one is out of reach."""
+    long, short = random_tokens(12, seed=3), random_tokens(4, seed=4)
+    cached, _ = prefilled(model, [long, long], rows=[0, 1], slots=[0, 1])
+    rows = torch.tensor([0])
+    cached.prefill(short[None], torch.tensor([4]), slots=rows, rows=rows)
+    logits = cached.decode(torch.tensor([7, 8]), torch.tensor([4, 12]), length=13)
+    close(logits[0], whole(model, torch.cat((short, torch.tensor([7]))))[-1])
+    close(logits[1], whole(model, torch.cat((long, torch.tensor([8]))))[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_linear_is_a_matrix_product(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 24, generator=generator, dtype=dtype)
+    weight = torch.randn(40, 24, generator=generator, dtype=dtype)
+    expected = torch.einsum("btd,vd->btv", x.double(), weight.double())
+    found = linear(x, weight)
+    assert found.dtype == dtype
+    # sums of 24 products of size 1: bf16 keeps eight bits of a result of size 5 to 20
+    close(found.double(), expected, atol=0.07 if dtype == torch.bfloat16 else 1e-5)
