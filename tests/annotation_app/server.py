@@ -35,7 +35,7 @@ class Server:
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rlhf.cli.main", "annotate", *self._words],
-                cwd=ROOT,
+                cwd=self.directory,  # where a provider is set up, if there is one
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=log,
                 stderr=log,

@@ -229,6 +229,33 @@ def test_texts_of_others_are_shown_and_do_nothing(page: Any, ledger: Database) -
     queue.set_open(ledger, LOCAL_PERSON, "hostile", False)
 
 
+def test_mathematics_brings_no_links_or_images(page: Any, ledger: Database) -> None:
+    bad = (
+        r"$$\href{http://evil.example}{x}$$ $$\url{http://evil.example/u}$$ "
+        r"$$\includegraphics{http://evil.example/g.png}$$ "
+        r"$$\htmlStyle{background:url(http://evil.example/s.png)}{y}$$ "
+        "$$\n\n![i](http://evil.example/i.png)\n\n<img src='http://evil.example/j.png'>\n$$ so"
+    )
+    hostile = NewItem(
+        name="hostile",
+        prompt=(Message("user", "maths?"),),
+        responses=(Response(text=f"{bad} one"), Response(text=f"{bad} two")),
+        source="test",
+    )
+    queue.create_batch(ledger, LOCAL_PERSON, "maths", [hostile], domain="helpfulness")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    settled(page)
+    page.get_by_text("maths", exact=True).click()
+    page.get_by_text("so one").wait_for()
+    settled(page)
+    assert page.locator(".katex").count() > 0  # it was drawn as mathematics
+    assert page.locator("a[href*=evil], img[src*=evil], [style*=evil]").count() == 0
+    assert not [url for url in asked if "evil" in url]
+    queue.set_open(ledger, LOCAL_PERSON, "maths", False)
+
+
 def test_a_phone_needs_no_sideways_scrolling(browser: Any, server: Server) -> None:
     page = browser.new_page()
     page.set_viewport_size({"width": 360, "height": 740})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation_app.ledger import history, oversight, publications, queue, work
+from annotation_app.ledger import access, history, oversight, publications, queue, work
 from annotation_app.ledger.access import NotAllowed
 from annotation_app.ledger.database import Database
 from annotation_app.publish import publish
@@ -78,6 +78,21 @@ def test_a_published_row_by_hand(database: Database, tmp_path: Path, clock: Cloc
         tokenizer_hash="words",
     )
     assert pseudonym != "ann"
+
+
+def test_published_files_know_people_by_pseudonym_only(database: Database, tmp_path: Path) -> None:
+    person = "dora.real-name@lab.example"
+    access.add_person(database, MANAGER, person, "annotator")
+    done = annotate(database, 2, person)
+    said = judgement(side="B", comment=f"I am {person}")  # remarks stay in the ledger
+    work.submit(database, person, done[0], 1, said)
+    publish(database, MANAGER, tmp_path)
+    table = read_table(tmp_path, Comparison)
+    (pseudonym,) = set(table["annotator_id"].to_pylist())
+    assert pseudonym.startswith("annotator-") and table.num_rows == 3
+    assert "real-name" not in str(table.to_pylist())
+    for file in tmp_path.rglob("*"):
+        assert file.is_dir() or b"real-name" not in file.read_bytes()
 
 
 def test_twice_is_once_and_new_rows_follow(database: Database, tmp_path: Path) -> None:
