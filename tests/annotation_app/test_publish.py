@@ -86,12 +86,13 @@ def test_published_files_know_people_by_pseudonym_only(database: Database, tmp_p
     done = annotate(database, 2, person)
     said = judgement(side="B", comment=f"I am {person}")  # remarks stay in the ledger
     work.submit(database, person, done[0], 1, said)
-    publish(database, MANAGER, tmp_path)
-    table = read_table(tmp_path, Comparison)
+    out = tmp_path / "out"
+    publish(database, MANAGER, out)
+    table = read_table(out, Comparison)
     (pseudonym,) = set(table["annotator_id"].to_pylist())
     assert pseudonym.startswith("annotator-") and table.num_rows == 3
     assert "real-name" not in str(table.to_pylist())
-    for file in tmp_path.rglob("*"):
+    for file in out.rglob("*"):
         assert file.is_dir() or b"real-name" not in file.read_bytes()
 
 
