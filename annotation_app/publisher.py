@@ -2,9 +2,9 @@
 
 The app starts this as a process of its own, so that a large part does not slow down the screens:
 
-    python -m annotation_app.publisher
+    python -m annotation_app.publisher PROCESS
 
-It ends when the app does, however the app ended.
+It ends when that process does, its parent and the app, however the app ended.
 """
 
 import os
@@ -60,7 +60,7 @@ def watch(
 def main() -> None:
     """Watches for the app that started this process."""
     settings = AppSettings.from_environment()
-    app = os.getppid()
+    app = int(sys.argv[1])  # told, since the parent may be gone already
     if settings.publish_when is None:
         return
     database = Database(settings.ledger)

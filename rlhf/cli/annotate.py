@@ -208,7 +208,7 @@ def _settings(config: AnnotateConfig) -> "AppSettings":
 def _start_publisher(settings: "AppSettings") -> None:
     """A process beside the server; it ends when this process does, which will be the server."""
     subprocess.Popen(
-        [sys.executable, "-m", "annotation_app.publisher"],
+        [sys.executable, "-m", "annotation_app.publisher", str(os.getpid())],
         env=dict(os.environ) | settings.to_environment(),
         stdin=subprocess.DEVNULL,
     )

@@ -166,7 +166,7 @@ def test_the_publisher_is_started_unless_it_is_switched_off(
     assert publishers == [] and AppSettings.from_environment().publish_when is None
     with pytest.raises(Replaced):
         run(*words, "--publish_every", 7, "--publish_minutes", 2)
-    assert publishers == [[sys.executable, "-m", "annotation_app.publisher"]]
+    assert publishers == [[sys.executable, "-m", "annotation_app.publisher", str(os.getpid())]]
     assert AppSettings.from_environment().publish_when == PublishRule(annotations=7, minutes=2)
 
 

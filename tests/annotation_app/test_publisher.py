@@ -130,8 +130,9 @@ def test_the_process_publishes_and_ends_with_the_app(database: Database, tmp_pat
         ledger=database.place, publish_to=str(tmp_path / "out"), publish_when=RULE
     )
     # The app: starts the publisher as `rlhf annotate` does, says its id, and waits to be killed.
-    code = "import subprocess, sys, time\n"
-    code += "p = subprocess.Popen([sys.executable, '-m', 'annotation_app.publisher'])\n"
+    code = "import os, subprocess, sys, time\n"
+    code += "words = ['-m', 'annotation_app.publisher', str(os.getpid())]\n"
+    code += "p = subprocess.Popen([sys.executable, *words])\n"
     code += "print(p.pid, flush=True)\ntime.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", code],
