@@ -37,6 +37,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sft": ("rlhf.cli.sft", "supervised fine-tuning on demonstrations"),
     "collect": ("rlhf.cli.collect", "sample pairs of responses and have them compared"),
     "reward train": ("rlhf.cli.reward_train", "train the helpfulness and the safety reward model"),
+    "reward evaluate": (
+        "rlhf.cli.reward_evaluate",
+        "reward models against people's choices: accuracy, calibration, biases",
+    ),
+    "reward score": ("rlhf.cli.reward_score", "score dialogues with reward models"),
     "rejection-sampling": ("rlhf.cli.rejection_sampling", "fine-tune on the best of K samples"),
     "ppo": ("rlhf.cli.ppo", "PPO with a KL penalty against the reward models"),
     "ghost-attention": (
@@ -51,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf.cli.evaluate_recall",
         "how long policies remember a standing instruction",
     ),
+    "convert": ("rlhf.cli.convert", "models between Hugging Face's, Meta's, llama2.c's format"),
     "annotate": ("rlhf.cli.annotate", "the annotation app in the browser"),
     "annotate invite": (
         "rlhf.cli.annotate_invite",

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from data.dataset import publish
-from data.schemas import Comparison, Message
+from data.schemas import Comparison, Message, Rating
 from rlhf.cli.main import main
-from tests.reward.tiny import write_language_model
+from rlhf.model.weights import update_hf_config
+from tests.reward.tiny import write_language_model, write_reward_model
 
 Make = Callable[..., Comparison]
 HERE = ["--placement.ray", "false"]
@@ -60,7 +62,7 @@ def test_train_with_open_data(
     words = train_words(chat_model, datasets["own"], out, "--open_data", open_data)
     assert main([*words, "--train.batch_pairs", "8"]) == 0, capsys.readouterr().err
     told = " ".join(capsys.readouterr().err.split())
-    # helpfulness: 12 own, as many of the rest; safety: 12 own and 12 open twice, 36 · 10 / 90 others
+    # helpfulness: 12 own, as many of the rest; safety: 12 own, 12 open twice, 36 · 10 / 90
     assert "comparisons 24" in told and "comparisons 40" in told
     assert set(json.loads((out / "accuracy.json").read_text())) >= {"helpfulness", "safety"}
 
@@ -86,3 +88,137 @@ def test_a_leaking_test_split_is_refused(
 def test_a_weight_above_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reward", "train", "--data", "x", "--open_data", '{"y": 0}']) == 2
     assert "open_data.y is 0.0; a weight must be above 0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> dict[str, Path]:
+    """Two random reward models."""
+    names = {"helpfulness": 1, "safety": 2}
+    return {n: write_reward_model(tmp_path / "rm" / n / "model", seed=s) for n, s in names.items()}
+
+
+def as_json(paths: dict[str, Path]) -> str:
+    return json.dumps({name: str(path) for name, path in paths.items()})
+
+
+def test_evaluate(
+    datasets: dict[str, Path],
+    models: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ratings = [
+        Rating(
+            rating_id=str(n),
+            prompt=(Message("user", "hi"),),
+            response=(Message("assistant", "yes " * n),),
+            domain="helpfulness",
+            score=n,
+            source="test",
+        )
+        for n in range(1, 6)
+    ]
+    publish(tmp_path / "ratings", ratings, Rating, split="test", key="a")
+    out = tmp_path / "run"
+    words = ["reward", "evaluate", "--models", as_json(models), "--data", as_json(datasets)]
+    words += ["--ratings", str(tmp_path / "ratings"), "--out", str(out), "--probes", "10", *HERE]
+    assert main(words) == 0, capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    assert "(Table 7)" in told and "(Table 8)" in told and "thanks" in told
+
+    results = json.loads((out / "evaluation.json").read_text())
+    names = ["helpfulness", "safety", "the longer wins", "bag of words"]
+    assert list(dict.fromkeys(r["model"] for r in results["by_dataset"])) == names
+    parts = {r["part"] for r in results["by_dataset"]}
+    kinds = {f"{data} {domain}" for data in ("own", "open") for domain in ("helpfulness", "safety")}
+    assert parts == kinds | {"average"}
+    assert set(results["by"]) == {"strength", "source", "turns", "length"}
+    overall = {(r["model"], r["domain"]): r for r in results["overall"]}
+    for (model, domain), whole in overall.items():  # the parts make up the whole
+        for factor, cells in results["by"].items():
+            own = [r for r in cells if (r["model"], r["domain"]) == (model, domain)]
+            assert sum(r["n"] for r in own) == whole["n"] == 24, factor
+            right = sum(r["accuracy"] * r["n"] for r in own)
+            assert right / 24 == pytest.approx(whole["accuracy"])
+    figures = results["models"]["safety"]
+    recalls = [d["recall"]["value"] for d in figures["unsafe"]]
+    assert recalls == sorted(recalls) and figures["unsafe"][2]["threshold"] == 0.15
+    assert {"thanks", "repeated", "markdown", "position"} == set(figures["probes"])
+    assert figures["probes"]["position"]["largest_change"] < 1e-5
+    assert [m["rating"] for m in figures["ratings"]["means"]] == [1, 2, 3, 4, 5]
+    assert len(pq.read_table(out / "scores.parquet")) == 2 * 48
+    cells = pq.read_table(out / "accuracy.parquet").to_pylist()
+    assert sum(c["n"] for c in cells if c["model"] == "safety") == 48
+    page = (out / "report.html").read_text()
+    # Table 7; four factors of two domains; the models; their agreement
+    assert page.count("<caption>") == 1 + 4 * 2 + 2
+    assert page.count("<figcaption>") == 2 + 2 + 2 * 2  # accuracy; calibration; distributions
+    assert 'src="http' not in page  # opens offline
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--models", "{}", "--data", "{a: b}"], "models is empty"),
+        (["--models", "{a: nowhere}", "--data", "{}"], "data is empty"),
+        (["--models", "{bag of words: x}", "--data", "{a: b}"], "a baseline's name"),
+        (["--models", "{a: b}", "--data", "{a: b}", "--probes", "-1"], "probes is -1"),
+        (["--models", "{a: b}", "--data", "{a: nowhere}"], "nowhere"),
+    ],
+)
+def test_evaluate_refuses(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reward", "evaluate", *words]) == 2
+    message = capsys.readouterr().err.strip()
+    assert said in message and len(message.splitlines()) == 1
+
+
+def test_score(
+    datasets: dict[str, Path],
+    models: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for model in models.values():
+        update_hf_config(model, {"score_mean": 2.0, "score_std": 4.0})
+    words = ["reward", "score", *HERE, "--rewards", str(tmp_path / "rm"), "--normalised", "true"]
+    words += ["--dialogues", str(datasets["own"]), "--out", str(tmp_path / "all")]
+    assert main(words) == 0, capsys.readouterr().err
+    rows = pq.read_table(tmp_path / "all" / "scores.parquet").to_pylist()
+    assert len(rows) == 2 * 72
+    for row in rows:
+        tagged = row["is_safety_prompt"] or row["safety_score"] < -1.734601
+        expected = row["safety_score" if tagged else "helpfulness_score"]
+        assert row["combined_score"] == expected
+        assert row["safety_normalised"] == pytest.approx((row["safety_score"] - 2) / 4)
+
+    # One dialogue alone, from a file, with one model: the same score.
+    row = rows[37]
+    number = int(row["dialogue_id"].removeprefix("c").split("/")[0])
+    response = {"chosen": f"good answer {number}", "rejected": f"bad {number} " * (number % 5 + 1)}
+    record = {
+        "prompt": f"question {number}",
+        "response": response[row["dialogue_id"].split("/")[1]],
+    }
+    (tmp_path / "one.jsonl").write_text(json.dumps(record))
+    words = ["reward", "score", *HERE, "--safety", str(models["safety"])]
+    words += ["--dialogues", str(tmp_path / "one.jsonl"), "--out", str(tmp_path / "one")]
+    assert main(words) == 0, capsys.readouterr().err
+    (alone,) = pq.read_table(tmp_path / "one" / "scores.parquet").to_pylist()
+    assert set(alone) == {"dialogue_id", "is_safety_prompt", "safety_score"}
+    assert alone["safety_score"] == pytest.approx(row["safety_score"], abs=1e-5)
+
+
+def test_score_refuses(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "hi", "response": "yes"}))
+    base = ["reward", "score", "--dialogues", str(tmp_path / "d.jsonl")]
+    safety = ["--safety", str(models["safety"])]
+    for words, said in (
+        ([], "give --rewards RUN, or --helpfulness MODEL"),
+        ([*safety, "--rewards", "x"], "give --rewards RUN, or --helpfulness MODEL"),
+        ([*safety, "--threshold", "1"], "threshold is 1.0; it must be above 0 and below 1"),
+        ([*safety, "--normalised", "true"], "has no score_mean and score_std"),
+    ):
+        assert main([*base, *words]) == 2
+        assert said in capsys.readouterr().err

@@ -3,7 +3,14 @@
 import torch
 from torch.testing import assert_close
 
-from reward.combine import SAFETY_THRESHOLD, combine_scores, whiten
+from reward.combine import (
+    SAFETY_THRESHOLD,
+    combine_scores,
+    normalise,
+    to_probability,
+    to_score,
+    whiten,
+)
 
 
 def test_the_rule_by_hand() -> None:
@@ -52,3 +59,24 @@ def test_whitened_scores_have_mean_0_and_variance_1() -> None:
 
 def test_equal_scores_are_no_signal() -> None:
     assert whiten(torch.full((8,), 3.0)).tolist() == [0.0] * 8
+
+
+def test_probability_and_score_by_hand() -> None:
+    # σ(0) = ½;  σ(log 3) = 3 / 4;  σ(−log 9) = 1 / 10;  logit(0.15) = log(0.15 / 0.85) = −1.734601
+    scores = torch.tensor([0.0, 1.0986123, -2.1972246])
+    assert_close(to_probability(scores), torch.tensor([0.5, 0.75, 0.1]))
+    assert_close(to_score(torch.tensor([0.5, 0.75, 0.1])), scores)
+    assert_close(to_score(torch.tensor(0.15)), torch.tensor(-1.734601))
+
+
+def test_the_round_trip_that_the_rule_avoids() -> None:
+    # In fp32 σ(30) rounds to 1 and its logit is infinite; R_c keeps 30.
+    score = torch.tensor([30.0])
+    assert to_score(to_probability(score)).item() == float("inf")
+    safe = torch.tensor([False])
+    assert combine_scores(score, score, safe, SAFETY_THRESHOLD).item() == 30.0
+
+
+def test_normalise_by_hand() -> None:
+    # mean 2, std 4: (6 − 2) / 4 = 1,  (0 − 2) / 4 = −½
+    assert_close(normalise(torch.tensor([6.0, 0.0]), 2.0, 4.0), torch.tensor([1.0, -0.5]))

@@ -1,0 +1,60 @@
+"""Reward models of transformers, here; and ours, there."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from data.chat_format import ChatFormat
+from data.schemas import Message
+from data.tokenizer import Tokenizer
+from reward.score import ScoreWorker, score_with
+from reward.train import encode_scored
+from rlhf.actors.group import LocalGroup
+from rlhf.actors.placement import Placement
+from tests.reward.tiny import VOCAB_SIZE, write_reward_model
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers warns about itself
+HERE = Placement(ray=False)
+
+
+def test_a_classifier_of_transformers_is_a_reward_model(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        num_labels=1,
+        initializer_range=0.3,  # scores that differ
+    )
+    theirs: Any = LlamaForSequenceClassification(config)
+    theirs.eval().save_pretrained(tmp_path / "model")
+    rng = random.Random(0)
+    sequences = [[rng.randrange(VOCAB_SIZE) for _ in range(n)] for n in (3, 40, 17, 5)]
+    with torch.no_grad():
+        expected = [float(theirs(torch.tensor([ids])).logits[0, 0]) for ids in sequences]
+    assert max(expected) - min(expected) > 0.1
+    group = LocalGroup(ScoreWorker, HERE, tmp_path / "model")
+    assert_close(score_with(group, sequences), expected, rtol=0, atol=1e-5)
+
+
+def test_the_three_lines_of_the_documentation(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    directory = write_reward_model(tmp_path / "model")
+    messages = [Message("user", "the quick brown fox"), Message("assistant", "jumps over")]
+    model: Any = AutoModelForSequenceClassification.from_pretrained(directory)
+    chat = ChatFormat(Tokenizer.load(directory))
+    score = model(torch.tensor([chat.encode_dialogue(messages).ids])).logits[0, 0]
+
+    group = LocalGroup(ScoreWorker, HERE, directory)
+    ids = encode_scored(chat, messages[:1], messages[1:], 4096)
+    assert float(score) == pytest.approx(score_with(group, [ids])[0], abs=1e-5)
