@@ -9,7 +9,7 @@ import streamlit as st
 from annotation_app import door
 from annotation_app.ledger.access import find_person
 from annotation_app.ledger.database import Database
-from annotation_app.screens import compare, manage, recent
+from annotation_app.screens import compare, evaluate, manage, recent
 from annotation_app.screens.showing import apply_style
 from annotation_app.session import Desk, Session
 from annotation_app.settings import AppSettings
@@ -61,6 +61,7 @@ def _show_pages(settings: AppSettings, session: Session) -> None:
     pages = [
         first,
         st.Page(lambda: recent.page(session), title="My recent work", url_path="recent"),
+        st.Page(lambda: evaluate.page(session), title="Evaluate", url_path="evaluate"),
     ]
     if person.role == "manager":
         page = st.Page(lambda: manage.page(session), title="Manage", url_path="manage")

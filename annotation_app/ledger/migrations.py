@@ -9,6 +9,8 @@ from annotation_app.ledger.schema import (
     assignments,
     batches,
     conflicts,
+    evaluation_items,
+    evaluation_ratings,
     events,
     invitations,
     items,
@@ -42,7 +44,11 @@ def _add_sign_in_and_publisher(connection: Connection) -> None:
     connection.execute(insert(publisher).values(holder="", until=0.0))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create, _add_sign_in_and_publisher)
+def _add_evaluations(connection: Connection) -> None:
+    metadata.create_all(connection, tables=(evaluation_items, evaluation_ratings))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create, _add_sign_in_and_publisher, _add_evaluations)
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 
 

@@ -177,3 +177,37 @@ publisher = Table(
     Column("holder", String, primary_key=True),
     Column("until", Double, nullable=False),
 )
+
+# Since version 3.
+evaluation_items = Table(
+    "evaluation_items",
+    metadata,
+    Column("item_id", Integer, primary_key=True),
+    Column("batch_id", String, nullable=False),
+    # pair (seven points between two policies) or safety (five points for one response)
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("prompt", Text, nullable=False),
+    # One or two of [text, model, temperature].
+    Column("responses", Text, nullable=False),
+    UniqueConstraint("batch_id", "kind", "name"),
+    sqlite_autoincrement=True,
+)
+
+evaluation_ratings = Table(
+    "evaluation_ratings",
+    metadata,
+    Column("rating_id", String, primary_key=True),
+    Column("item_id", ForeignKey("evaluation_items.item_id"), nullable=False),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False),
+    # True: the second policy's response is shown as A.
+    Column("swapped", Boolean, nullable=False),
+    # open, rated or skipped
+    Column("status", String, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    # pair: 3 … −3, from the first policy much better to the second; safety: 1 … 5
+    Column("score", Integer),
+    Column("seconds", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("item_id", "person_id"),
+)

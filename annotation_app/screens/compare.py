@@ -7,13 +7,13 @@ and nothing of Streamlit is called inside a transaction (a script may be interru
 
 import streamlit as st
 
-from annotation_app.assignment import active_seconds
 from annotation_app.guidelines import GUIDELINES
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
 from annotation_app.ledger import history, queue, work
 from annotation_app.ledger.rows import Progress, Receipt, View
 from annotation_app.screens.live import wait_for_responses, write_prompt
 from annotation_app.screens.showing import show_dialogue, show_pair
+from annotation_app.screens.timing import seconds_at
 from annotation_app.session import Session
 from data.errors import UserError
 from data.schemas import STRENGTHS, Strength
@@ -93,7 +93,7 @@ def _view(session: Session, batch: Progress) -> View | None:
 
 def _compare(session: Session, batch: Progress, view: View) -> None:
     key = f"{view.assignment_id}-{view.revision}"
-    seconds = _seconds(session, key)
+    seconds = seconds_at(session, key)
     if view.judgement is not None:
         st.warning("You are editing an earlier answer; submitting it adds a revision.")
     top = st.container(horizontal=True, vertical_alignment="center")
@@ -257,14 +257,3 @@ def _acknowledge(session: Session, batch: Progress) -> None:
     if not desk.announced:
         st.toast(desk.said, icon=":material/check:")
         desk.announced = True
-
-
-def _seconds(session: Session, key: str) -> float:
-    """Active time at this item so far; a reload begins anew."""
-    desk, now = session.desk, session.database.clock()
-    if desk.item == key:
-        desk.seconds = active_seconds(desk.seconds, desk.last_action, now)
-    else:
-        desk.item, desk.seconds = key, 0.0
-    desk.last_action = now
-    return desk.seconds

@@ -12,7 +12,7 @@ from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.oversight import Flagged, Judged
 from annotation_app.publish import publish
 from annotation_app.quality import agreement, summarise_annotators
-from annotation_app.screens import people
+from annotation_app.screens import evaluations, people
 from annotation_app.screens.showing import show_dialogue, show_pair, show_text
 from annotation_app.session import Session
 from data.agreement import Agreement
@@ -173,6 +173,7 @@ def _audit(session: Session) -> None:
 _SECTIONS: dict[str, Callable[[Session], None]] = {
     "Progress": _progress,
     "Quality": _quality,
+    "Evaluation": evaluations.section,
     "Flags": _flags,
     "People": people.section,
     "Publish": _publish,
