@@ -65,6 +65,10 @@ class Tokenizer:
             raise DataError(f"{str(file)!r} is empty; `rlhf tokenizer train` makes one")
         return tokenizer
 
+    def with_tags_in_text(self, choice: TagsInText) -> "Tokenizer":
+        """The same vocabulary with another choice about tags in messages."""
+        return Tokenizer(self._bytes, choice)
+
     def save(self, directory: Path) -> None:
         """Writes tokenizer.model, tokenizer.json and tokenizer_config.json into the directory.
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from data.durable import (
     full_disk_is_told,
@@ -22,6 +21,7 @@ from data.errors import DataError, UserError
 from rlhf.model.config import ModelConfig, RopeScaling
 from rlhf.model.heads import LanguageModel, ScalarModel
 from rlhf.model.rope import rope_frequencies
+from rlhf.model.stored_tensors import check_shapes, stored_tensors
 
 M = TypeVar("M", LanguageModel, ScalarModel)
 CAUSAL_LM = "LlamaForCausalLM"
@@ -76,7 +76,7 @@ def save_model(
 
 
 def load_language_model(directory: Path) -> LanguageModel:
-    """A causal language model.
+    """A causal language model, in float32 whatever the type of its files.
 
     Raises:
         DataError: no model there, another architecture, or weights that do not fit.
@@ -85,7 +85,7 @@ def load_language_model(directory: Path) -> LanguageModel:
 
 
 def load_scalar_model(directory: Path) -> ScalarModel:
-    """A reward model with one label.
+    """A reward model with one label, in float32 whatever the type of its files.
 
     Raises:
         DataError: no model there, another architecture, or weights that do not fit.
@@ -220,33 +220,30 @@ def _load(directory: Path, model_type: type[M], architecture: str) -> M:
         config = from_hf_config(raw)
     except UserError as error:
         raise DataError(f"the model in {str(directory)!r} cannot be used: {error}") from error
-    try:
-        state = load_file(directory / "model.safetensors")
-    except (SafetensorError, FileNotFoundError) as error:
-        raise DataError(f"weights in {str(directory)!r} cannot be read: {error}") from error
+    found = stored_tensors(directory)
     with torch.device("meta"):
         model = model_type(config)
-    if config.tie_embeddings and isinstance(model, LanguageModel) and EMBEDDING in state:
+    if config.tie_embeddings and isinstance(model, LanguageModel):
+        found.pop("lm_head.weight", None)
+    check_shapes(
+        {name: tensor.shape for name, tensor in found.items()},
+        stored_shapes(model),
+        directory,
+    )
+    state = {name: tensor.read().float() for name, tensor in found.items()}
+    if config.tie_embeddings and isinstance(model, LanguageModel):
         state["lm_head.weight"] = state[EMBEDDING]
-    _check_shapes(model, state, directory)
     model.load_state_dict(state, assign=True)
     _restore_after_meta(model)
     return model
 
 
-def _check_shapes(model: nn.Module, state: dict[str, Tensor], directory: Path) -> None:
-    expected = model.state_dict()
-    for name, tensor in expected.items():
-        if name not in state:
-            raise DataError(f"{str(directory)!r} lacks the tensor {name!r} {tuple(tensor.shape)}")
-        if state[name].shape != tensor.shape:
-            raise DataError(
-                f"{name!r} in {str(directory)!r} has shape {tuple(state[name].shape)}; "
-                f"its config.json asks for {tuple(tensor.shape)}"
-            )
-    unknown = sorted(set(state) - set(expected))
-    if unknown:
-        raise DataError(f"{str(directory)!r} holds a tensor that no Llama has: {unknown[0]!r}")
+def stored_shapes(model: LanguageModel | ScalarModel) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a file of this model holds."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if model.config.tie_embeddings:
+        shapes.pop("lm_head.weight", None)
+    return shapes
 
 
 def _restore_after_meta(model: LanguageModel | ScalarModel) -> None:

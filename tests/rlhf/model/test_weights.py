@@ -161,14 +161,21 @@ def test_a_config_that_lacks_a_key(directory: Path, key: str) -> None:
         load_language_model(directory)
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing"])
-def test_weights_that_cannot_be_read(directory: Path, damage: str) -> None:
+def test_weights_that_are_missing(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"holds no weights: none of model\.safetensors, pytorch"):
+        load_language_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"),
+    [(0.5, r"\(it ends within 'model\.layers\..*' \(\d+, \d+\)\)"), (0.001, "copy the file")],
+)
+def test_weights_that_are_cut_short(directory: Path, keep: float, reason: str) -> None:
     path = directory / "model.safetensors"
     content = path.read_bytes()
-    path.unlink()
-    if damage == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"weights in .* cannot be read"):
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(DataError, match=rf"weights in .* cannot be read: .*{reason}"):
         load_language_model(directory)
 
 
@@ -180,7 +187,7 @@ def test_weights_that_do_not_fit(directory: Path) -> None:
     with pytest.raises(DataError, match=r"lacks the tensor 'model\.norm\.weight' \(24,\)"):
         load_language_model(directory)
     save_file(state | {"model.norm.weight": norm[:7].clone()}, path)
-    with pytest.raises(DataError, match=r"has shape \(7,\); its config\.json asks for \(24,\)"):
+    with pytest.raises(DataError, match=r"has shape \(7,\); its config asks for \(24,\)"):
         load_language_model(directory)
     without = {name: tensor for name, tensor in state.items() if "embed_tokens" not in name}
     save_file(without | {"model.norm.weight": norm}, path)
