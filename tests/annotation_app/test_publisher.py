@@ -139,10 +139,12 @@ def test_the_process_publishes_and_ends_with_the_app(database: Database, tmp_pat
         env=dict(os.environ) | settings.to_environment(),
         stdout=subprocess.PIPE,
     ) as app:
-        assert app.stdout is not None
-        publisher = int(app.stdout.readline())
-        wait_until((tmp_path / "out" / "manifest.json").exists, seconds=60)
-        app.send_signal(signal.SIGKILL)
+        try:
+            assert app.stdout is not None
+            publisher = int(app.stdout.readline())
+            wait_until((tmp_path / "out" / "manifest.json").exists, seconds=60)
+        finally:
+            app.send_signal(signal.SIGKILL)
     wait_until(lambda: not _lives(publisher), seconds=20)
     assert len(ids(tmp_path / "out")) == 2
 
