@@ -9,7 +9,7 @@ import streamlit as st
 from annotation_app import door
 from annotation_app.ledger.access import find_person
 from annotation_app.ledger.database import Database
-from annotation_app.screens import compare, evaluate, manage, recent
+from annotation_app.screens import compare, demonstrate, evaluate, manage, recent
 from annotation_app.screens.showing import apply_style
 from annotation_app.session import Desk, Session
 from annotation_app.settings import AppSettings
@@ -62,6 +62,9 @@ def _show_pages(settings: AppSettings, session: Session) -> None:
         first,
         st.Page(lambda: recent.page(session), title="My recent work", url_path="recent"),
         st.Page(lambda: evaluate.page(session), title="Evaluate", url_path="evaluate"),
+        st.Page(
+            lambda: demonstrate.page(session), title="Demonstrations", url_path="demonstrations"
+        ),
     ]
     if person.role == "manager":
         page = st.Page(lambda: manage.page(session), title="Manage", url_path="manage")

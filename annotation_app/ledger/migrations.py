@@ -9,6 +9,7 @@ from annotation_app.ledger.schema import (
     assignments,
     batches,
     conflicts,
+    demonstrations,
     evaluation_items,
     evaluation_ratings,
     events,
@@ -48,7 +49,16 @@ def _add_evaluations(connection: Connection) -> None:
     metadata.create_all(connection, tables=(evaluation_items, evaluation_ratings))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create, _add_sign_in_and_publisher, _add_evaluations)
+def _add_demonstrations(connection: Connection) -> None:
+    metadata.create_all(connection, tables=(demonstrations,))
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _create,
+    _add_sign_in_and_publisher,
+    _add_evaluations,
+    _add_demonstrations,
+)
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 
 

@@ -211,3 +211,20 @@ evaluation_ratings = Table(
     Column("created_at", Double, nullable=False),
     UniqueConstraint("item_id", "person_id"),
 )
+
+# Since version 4.
+demonstrations = Table(
+    "demonstrations",
+    metadata,
+    Column("demonstration_id", String, primary_key=True),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False),
+    Column("domain", String, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    # waiting, approved or rejected
+    Column("status", String, nullable=False),
+    Column("feedback", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    # The published part that it belongs to; null: not planned yet.
+    Column("part", Integer),
+)
