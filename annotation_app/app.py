@@ -9,7 +9,7 @@ import streamlit as st
 from annotation_app import door
 from annotation_app.ledger.access import find_person
 from annotation_app.ledger.database import Database
-from annotation_app.screens import compare, demonstrate, evaluate, manage, recent
+from annotation_app.screens import compare, demonstrate, evaluate, manage, recent, review
 from annotation_app.screens.showing import apply_style
 from annotation_app.session import Desk, Session
 from annotation_app.settings import AppSettings
@@ -66,6 +66,8 @@ def _show_pages(settings: AppSettings, session: Session) -> None:
             lambda: demonstrate.page(session), title="Demonstrations", url_path="demonstrations"
         ),
     ]
+    if person.role == "reviewer":  # managers have it among their sections
+        pages.append(st.Page(lambda: review.page(session), title="Review", url_path="review"))
     if person.role == "manager":
         page = st.Page(lambda: manage.page(session), title="Manage", url_path="manage")
         pages.append(page)

@@ -9,11 +9,10 @@ import streamlit as st
 
 from annotation_app.importing import read_items
 from annotation_app.ledger import access, oversight, queue
-from annotation_app.ledger.oversight import Flagged, Judged
+from annotation_app.ledger.oversight import Judged
 from annotation_app.publish import publish
 from annotation_app.quality import agreement, summarise_annotators
-from annotation_app.screens import evaluations, people
-from annotation_app.screens.showing import show_dialogue, show_pair, show_text
+from annotation_app.screens import evaluations, people, review
 from annotation_app.session import Session
 from data.agreement import Agreement
 from data.schemas import DOMAINS
@@ -128,29 +127,6 @@ def _words(value: Agreement) -> str:
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
-def _flags(session: Session) -> None:
-    waiting = oversight.flagged(session.database, session.person_id)
-    if not waiting:
-        st.info("Nothing is flagged. Flagged annotations wait here and are not published.")
-    for one in waiting:
-        with st.container(border=True):
-            _flag(session, one)
-
-
-def _flag(session: Session, one: Flagged) -> None:
-    st.caption(f"{one.annotator} · {one.view.batch_id}")
-    show_text(f"Flag: {one.flag}", raw=False, key=None)
-    if one.comment:
-        show_text(f"Comment: {one.comment}", raw=False, key=None)
-    with st.expander("The item"):
-        show_dialogue(one.view.prompt, raw=False)
-        key = f"flag-{one.view.assignment_id}"
-        show_pair(one.view.response_a, one.view.response_b, raw=False, key=key)
-    if st.button("Release: publish it after all", key=f"release-{one.view.assignment_id}"):
-        oversight.release(session.database, session.person_id, one.view.assignment_id)
-        st.rerun()
-
-
 def _publish(session: Session) -> None:
     st.text(f"Dataset: {session.dataset}")
     st.caption(
@@ -174,7 +150,7 @@ _SECTIONS: dict[str, Callable[[Session], None]] = {
     "Progress": _progress,
     "Quality": _quality,
     "Evaluation": evaluations.section,
-    "Flags": _flags,
+    "Flags": review.section,
     "People": people.section,
     "Publish": _publish,
     "Audit": _audit,

@@ -1,13 +1,19 @@
 """The pages of the other kinds of work, without a browser."""
 
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from annotation_app.ledger import access, oversight, work
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.evaluations import add_evaluation, list_ratings
 from annotation_app.settings import LOCAL_PERSON
-from tests.annotation_app.conftest import item
+from tests.annotation_app.conftest import item, judgement
 from tests.annotation_app.test_pages import (  # noqa: F401  (fixtures)
+    ENTRY,
     Start,
     button,
     captions,
+    checked,
     ledger,
     models,
     press,
@@ -41,3 +47,30 @@ def test_rate_the_safety_of_a_response(start: Start, ledger: Database) -> None: 
     press(app, "Skip")  # the other response
     assert [one.score for one in list_ratings(ledger, LOCAL_PERSON)] == [2]
     assert "nothing to rate" in app.info[0].value
+
+
+def test_reviewers_have_a_page_for_flags_and_annotators_none(
+    start: Start,  # noqa: F811
+    ledger: Database,  # noqa: F811
+) -> None:
+    from annotation_app.ledger.schema import people
+
+    access.add_person(ledger, LOCAL_PERSON, "ann", "annotator")
+    view = work.next_assignment(ledger, "ann", "first")
+    assert view is not None
+    work.submit(ledger, "ann", view.assignment_id, 0, judgement(flag="odd"))
+
+    def become(role: str) -> None:
+        here = people.update().where(people.c.person_id == LOCAL_PERSON).values(role=role)
+        ledger.write(lambda connection: connection.execute(here))
+
+    become("reviewer")
+    checked(AppTest.from_file(ENTRY, default_timeout=20).run())
+    app = start("review")
+    assert "Flag: odd" in {t.value for t in app.text}
+    become("annotator")
+    with pytest.raises(AssertionError, match="needs the role reviewer"):
+        start("review")
+    become("manager")
+    press(app, "Release: publish it after all")
+    assert oversight.flagged(ledger, LOCAL_PERSON) == []
