@@ -3,15 +3,31 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from annotation_app.ledger.oversight import Judged
-from data.agreement import Agreement, gwet_ac1, gwet_ac2, krippendorff_alpha
+from data.agreement import Agreement, cohen_kappa, gwet_ac1, gwet_ac2, krippendorff_alpha
 from data.intervals import Proportion, proportion
 
 SCALE = (-4, -3, -2, -1, 1, 2, 3, 4)
 """Of `preference`: −4 is "second, significantly", 4 is "first, significantly"."""
+
+FAST_SECONDS = 3.0
+"""Nobody reads two responses in less."""
+MAX_PAIRS = 10
+"""Pairs of annotators whose κ is computed: each takes a bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairAgreement:
+    """How far two people agree on which response is better."""
+
+    annotators: tuple[str, str]
+    items: int
+    kappa: Agreement
+    """Cohen's κ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,8 @@ class AnnotatorSummary:
     agrees: Proportion
     """Choices that the majority of the others made too, where there is one."""
     late: int
+    too_fast: int
+    """Annotations that took less than `FAST_SECONDS`."""
 
 
 def agreement(judged: Sequence[Judged]) -> BatchAgreement | None:
@@ -58,6 +76,20 @@ def agreement(judged: Sequence[Judged]) -> BatchAgreement | None:
         strength=gwet_ac2(ratings, categories=SCALE),
         alpha=krippendorff_alpha(ratings, level="ordinal"),
     )
+
+
+def pair_agreement(judged: Sequence[Judged]) -> list[PairAgreement]:
+    """Cohen's κ of the pairs of people with the most items in common, those first."""
+    common: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for group in _by_item(judged).values():
+        votes = sorted((j.annotator, 1 if j.preference > 0 else -1) for j in group)
+        for (one, first), (other, second) in combinations(votes, 2):
+            common[one, other].append((first, second))
+    most = sorted(common.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MAX_PAIRS]
+    return [
+        PairAgreement(annotators=names, items=len(votes), kappa=cohen_kappa(votes))
+        for names, votes in most
+    ]
 
 
 def summarise_annotators(judged: Sequence[Judged]) -> list[AnnotatorSummary]:
@@ -88,6 +120,7 @@ def _summarise(
         prefers_a=proportion(sum(j.chose_a for j in own), len(own)),
         agrees=proportion(sum(verdicts), len(verdicts)),
         late=sum(j.late for j in own),
+        too_fast=sum(j.seconds < FAST_SECONDS for j in own),
     )
 
 

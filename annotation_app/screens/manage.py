@@ -11,7 +11,7 @@ from annotation_app.importing import read_items
 from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.oversight import Judged
 from annotation_app.publish import publish
-from annotation_app.quality import agreement, summarise_annotators
+from annotation_app.quality import FAST_SECONDS, agreement, pair_agreement, summarise_annotators
 from annotation_app.screens import evaluations, people, review
 from annotation_app.session import Session
 from data.agreement import Agreement
@@ -96,6 +96,15 @@ def _quality(session: Session) -> None:
     st.markdown(_agreement_words(judged))
     st.subheader("Annotators", anchor=False)
     st.dataframe(pd.DataFrame(_annotator_rows(judged)), hide_index=True)
+    pairs = pair_agreement(judged)
+    if pairs:
+        st.subheader("Pairs of annotators (Cohen's κ of the choice)", anchor=False)
+        st.table(
+            [
+                {"pair": " · ".join(p.annotators), "items": p.items, "κ": _words(p.kappa)}
+                for p in pairs
+            ]
+        )
 
 
 def _annotator_rows(judged: list[Judged]) -> list[dict[str, object]]:
@@ -107,6 +116,7 @@ def _annotator_rows(judged: list[Judged]) -> list[dict[str, object]]:
             "prefers A": str(row.prefers_a),
             "agrees with the majority": str(row.agrees),
             "late": row.late,
+            f"under {FAST_SECONDS:.0f} s": row.too_fast,
         }
         for row in summarise_annotators(judged)
     ]

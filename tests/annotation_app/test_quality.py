@@ -1,7 +1,7 @@
 import pytest
 
 from annotation_app.ledger.oversight import Judged
-from annotation_app.quality import agreement, summarise_annotators
+from annotation_app.quality import agreement, pair_agreement, summarise_annotators
 
 
 def judged(item: int, annotator: str, preference: int, **changes: object) -> Judged:
@@ -48,3 +48,22 @@ def test_annotators_by_hand() -> None:
     # ben: item 1 as ann; item 2: ann and cem disagree, so there is no majority
     assert (ben.agrees.value, ben.agrees.n) == (1.0, 1)
     assert (cem.late, cem.agrees.n) == (1, 0)
+
+
+def test_kappa_of_a_pair_by_hand() -> None:
+    # Four items; ann: + + − +, ben: + + − −. p_a = 3/4; shares of +: 3/4 and 1/2;
+    # p_e = 3/4·1/2 + 1/4·1/2 = 1/2; κ = (3/4 − 1/2) / (1 − 1/2) = 1/2
+    rows = [(3, 3), (4, 1), (-2, -2), (3, -3)]
+    both = [judged(n, ("ann", "ben")[w], pair[w]) for n, pair in enumerate(rows) for w in (1, 0)]
+    found, other = pair_agreement([*both, judged(0, "cem", 3)])[:2]
+    assert (found.annotators, found.items) == (("ann", "ben"), 4)
+    assert found.kappa.value == pytest.approx(0.5)
+    assert other.items == 1
+    assert pair_agreement([judged(1, "ann", 3)]) == []
+
+
+def test_what_was_answered_too_fast_is_counted() -> None:
+    seconds = (1.0, 2.9, 3.0)
+    rows = [judged(n, "ann", 3, seconds=one) for n, one in enumerate(seconds)]
+    (ann,) = summarise_annotators(rows)
+    assert ann.too_fast == 2
