@@ -115,7 +115,7 @@ def test_bin_files(tmp_path: Path, sharded: bool) -> None:
     state = tensors_of(start) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
     names = sorted(state)
     parts = [names[:7], names[7:]] if sharded else [names]
-    places = {}
+    places: dict[str, str] = {}
     for number, part in enumerate(parts):
         file = f"pytorch_model-{number}.bin" if sharded else "pytorch_model.bin"
         torch.save({name: state[name] for name in part}, old / file)
@@ -187,7 +187,13 @@ def write_meta_files(directory: Path, *, embeddings_by_rows: bool) -> Path:
         }
         weights = {f"{name}.weight": draw(*shape) for name, shape in shapes.items()}
         torch.save(weights | norms, directory / f"consolidated.{rank:02}.pth")
-    params = {"dim": dim, "n_layers": 1, "n_heads": 4, "n_kv_heads": 2, "vocab_size": -1}
+    params: dict[str, Any] = {
+        "dim": dim,
+        "n_layers": 1,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "vocab_size": -1,
+    }
     params |= {"multiple_of": 256, "norm_eps": 1e-5}
     (directory / "params.json").write_text(json.dumps(params))
     return directory
