@@ -54,7 +54,9 @@ def token_logprobs(
     else:
         chunks = [
             checkpoint(_chosen, part, head, ids, temperature, with_entropy, use_reentrant=False)
-            for part, ids in zip(wanted.split(size), chosen_ids.split(size), strict=True)
+            for part, ids in zip(
+                torch.split(wanted, size), torch.split(chosen_ids, size), strict=True
+            )
         ]
         chosen, entropies = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     empty = torch.zeros(mask.shape, dtype=chosen.dtype, device=mask.device)

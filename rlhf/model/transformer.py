@@ -69,7 +69,7 @@ class Transformer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Transformer":
         """As of any module, but the frequencies stay float32: rounded, far tokens turn wrongly."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         config = self.config
         frequencies = rope_frequencies(config.head_dim, config.rope_base, config.rope_scaling)
         self.frequencies = frequencies.to(self.frequencies.device)
