@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlhf.model.heads import LanguageModel
-from rlhf.model.kv_cache import KVCache
+from rlhf.model.kv_cache import KVCache, Places
 from rlhf.model.linear import linear
 from rlhf.model.rope import apply_rope, rope_tables
 from rlhf.model.transformer import Block
@@ -84,11 +84,11 @@ class CachedModel:
             [S, vocabulary] logits of the token after.
         """
         tables = rope_tables(positions[:, None], self._frequencies)
-        mask = self._mask(positions, length)
+        places, mask = self.cache.places(positions), self._mask(positions, length)
         x = F.embedding(tokens, self._embedding)
         for layer, weights in enumerate(self._layers):
             qkv = linear(self._normed(x, weights.attention_norm), weights.qkv)
-            attended = self._attend(layer, qkv, tables, positions, mask)
+            attended = self._attend(layer, qkv, tables, places, mask)
             x += linear(attended, weights.out)
             x += self._feed_forward(x, weights)
         return linear(self._normed(x, self._norm), self._head)
@@ -98,14 +98,12 @@ class CachedModel:
         layer: int,
         qkv: Tensor,
         tables: tuple[Tensor, Tensor],
-        positions: Tensor,
+        places: Places,
         mask: Tensor,
     ) -> Tensor:
         """[S, (H + 2K) · D] → [S, H · D]: the heads that share keys are rows of one product."""
         queries, keys, values = self._heads(qkv[:, None], tables)
-        all_keys, all_values = self.cache.append(
-            layer, positions, keys[:, :, 0], values[:, :, 0], mask.shape[2]
-        )
+        all_keys, all_values = self.cache.append(layer, places, keys, values, mask.shape[2])
         grouped = queries.reshape(len(all_keys), -1, self.config.head_dim)
         scores = torch.baddbmm(mask, grouped, all_keys, alpha=self.config.head_dim**-0.5)
         return torch.bmm(scores.softmax(dim=-1), all_values).view(len(qkv), -1)
