@@ -11,7 +11,7 @@ PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints
 STRICT := data/*.py data/importers/*.py data/simulation/*.py reward/losses.py reward/combine.py \
 	policy/ppo_math.py rlhf/types.py rlhf/generation/sampling.py rlhf/generation/batching.py \
 	rlhf/model/*.py
-BENCHMARKS := $(filter-out %/__init__.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out %/__init__.py %/measure.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-all check fmt bench app clean tools

@@ -81,8 +81,8 @@ def chat_format_of(model: Path) -> ChatFormat:
     Raises:
         DataError: no tokenizer there, or one of another size.
     """
-    tokenizer = Tokenizer.load(model)
     vocab_size = from_hf_config(read_hf_config(model)).vocab_size
+    tokenizer = Tokenizer.load(model)
     if tokenizer.vocab_size != vocab_size:
         raise DataError(
             f"the tokenizer in {str(model)!r} has {tokenizer.vocab_size} ids, the model beside it "
@@ -95,8 +95,10 @@ def check_same_tokenizer(model: Path, other: Path) -> None:
     """Models that read each other's ids must share a tokenizer.
 
     Raises:
-        DataError: they do not.
+        DataError: they do not, or one of them is no model.
     """
+    for directory in (model, other):
+        read_hf_config(directory)
     if Tokenizer.load(model).hash != Tokenizer.load(other).hash:
         raise DataError(
             f"{str(model)!r} and {str(other)!r} have different tokenizers; "

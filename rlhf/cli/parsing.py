@@ -68,6 +68,7 @@ def _build_parser(config_type: type[Any], prog: str, positionals: Mapping[str, s
         prog=prog,
         description=inspect.cleandoc(config_type.__doc__ or ""),
         exit_on_error=False,
+        allow_abbrev=False,  # a misspelt key must not pass for another
     )
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML file; arguments after it override it"

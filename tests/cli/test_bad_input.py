@@ -57,6 +57,7 @@ def sft(run: MicroRun, out: Path, *more: str) -> list[str | Path]:
     ("words", "said"),
     [
         (["--train.epohs", "3"], "unknown key 'train.epohs'; did you mean 'train.epochs'?"),
+        (["--train.epoch", "3"], "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
         (["--train.epochs", "-1"], "epochs is -1.0; it must be above 0"),
         (["--train.seed", "-1"], "seed is -1; it must be 0 or more"),
         (["--train.batch_rows", "0"], "batch_rows is 0; it must be above 0"),

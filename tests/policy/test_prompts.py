@@ -77,7 +77,8 @@ def test_models_that_read_each_others_ids(tmp_path: Path, chat_model: Path) -> N
     check_same_tokenizer(chat_model, chat_model)
     # as many pieces, but other ones: equal sizes prove nothing
     other = train_tokenizer(["sphinx of black quartz, judge my vow, five boxing"], 352)
-    other.save(tmp_path)
+    save_model(init_language_model(tiny_shape(352), 0), tmp_path / "other", other.special_ids)
+    other.save(tmp_path / "other")
     assert other.vocab_size == tiny_tokenizer().vocab_size
     with pytest.raises(DataError, match="have different tokenizers; train both from the same"):
-        check_same_tokenizer(chat_model, tmp_path)
+        check_same_tokenizer(chat_model, tmp_path / "other")
