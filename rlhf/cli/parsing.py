@@ -87,8 +87,11 @@ def _build_parser(config_type: type[Any], prog: str, positionals: Mapping[str, s
 def _field_helps(config_type: type[Any]) -> dict[str, str]:
     import docstring_parser
 
-    parsed = docstring_parser.parse_from_object(config_type)
-    return {p.arg_name: (p.description or "").replace("\n", " ") for p in parsed.params}
+    return {
+        p.arg_name: (p.description or "").replace("\n", " ")
+        for source in reversed(config_type.__mro__[:-1])  # the class itself has the last word
+        for p in docstring_parser.parse_from_object(source).params
+    }
 
 
 def _keys(config_type: type[Any], prefix: str = "") -> list[str]:

@@ -86,8 +86,11 @@ def config_of(name: str) -> type[Any]:
 
 def sentences_of(config_type: type[Any], prefix: str = "") -> list[tuple[str, str]]:
     """Dotted key → the docstring below the field, "" where there is none."""
-    parsed = docstring_parser.parse_from_object(config_type)
-    texts = {p.arg_name: p.description or "" for p in parsed.params}
+    texts = {
+        p.arg_name: p.description or ""
+        for source in reversed(config_type.__mro__[:-1])
+        for p in docstring_parser.parse_from_object(source).params
+    }
     sentences = []
     for field in fields(config_type):
         sentences.append((prefix + field.name, texts.get(field.name, "")))
