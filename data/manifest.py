@@ -13,10 +13,12 @@ from data.schemas import (
     SPLITS,
     Comparison,
     Demonstration,
+    Judgement,
     Prompt,
     Rating,
     Row,
     Split,
+    Vote,
 )
 
 MANIFEST = "manifest.json"
@@ -25,6 +27,8 @@ ROW_TYPES: dict[str, type[Row]] = {
     "demonstration": Demonstration,
     "prompt": Prompt,
     "rating": Rating,
+    "vote": Vote,
+    "judgement": Judgement,
 }
 
 

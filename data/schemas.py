@@ -23,6 +23,7 @@ SafetyLabel = Literal["chosen_safe_only", "both_safe", "both_unsafe"]
 Domain = Literal["helpfulness", "safety"]
 Split = Literal["train", "validation", "test"]
 LossOn = Literal["all", "last"]
+Winner = Literal["first", "second", "tie"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 STRENGTHS: tuple[Strength, ...] = get_args(Strength)
@@ -112,13 +113,47 @@ class Rating:
     source: str
 
 
-Row = Comparison | Demonstration | Prompt | Rating
-R = TypeVar("R", Comparison, Demonstration, Prompt, Rating)
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """One person's verdict on two responses, ties included: for agreement and win rates."""
+
+    vote_id: str
+    item_id: str
+    """What was compared; the votes of several people on one pair share it."""
+    prompt: tuple[Message, ...]
+    first: tuple[Message, ...] | None = None
+    """None where the source publishes votes without the responses."""
+    second: tuple[Message, ...] | None = None
+    winner: Winner
+    first_model: str | None = None
+    second_model: str | None = None
+    domain: Domain
+    annotator_id: str | None = None
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Whether one response is safe: the target of the safety model's auxiliary loss."""
+
+    judgement_id: str
+    prompt: tuple[Message, ...]
+    response: tuple[Message, ...]
+    safe: bool
+    kind: str
+    """The source's own category."""
+    annotator_id: str | None = None
+    source: str
+
+
+Row = Comparison | Demonstration | Prompt | Rating | Vote | Judgement
+R = TypeVar("R", Comparison, Demonstration, Prompt, Rating, Vote, Judgement)
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ARROW_TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),
+    bool: pa.bool_(),
     float: pa.float64(),
     datetime: pa.timestamp("us", tz="UTC"),
     tuple[Message, ...]: _MESSAGES,
@@ -179,7 +214,10 @@ def to_table(rows: Sequence[R], row_type: type[R]) -> pa.Table:
     for column in _COLUMNS[row_type]:
         values = [getattr(row, column.name) for row in rows]
         if column.is_messages:
-            values = [[{"role": m.role, "content": m.content} for m in v] for v in values]
+            values = [
+                None if v is None else [{"role": m.role, "content": m.content} for m in v]
+                for v in values
+            ]
         columns[column.name] = values
     return pa.Table.from_pydict(columns, arrow_schema(row_type))
 
@@ -211,9 +249,9 @@ def from_record(record: Mapping[str, Any], row_type: type[R]) -> R:
         if column.has_default and column.name not in values:
             continue
         value = values.get(column.name)
-        if column.is_messages:
+        if column.is_messages and not (value is None and column.optional):
             values[column.name] = messages_from(value, column=column.name)
-        else:
+        elif not column.is_messages:
             _check_value(column, value)
     try:
         return row_type(**values)
@@ -234,10 +272,10 @@ def check_row(row: Row) -> None:
     """
     for column in _COLUMNS[type(row)]:
         value = getattr(row, column.name)
-        if column.is_messages:
+        if column.is_messages and not (value is None and column.optional):
             for message in value:
                 _check_message(message, column.name)
-        else:
+        elif not column.is_messages:
             _check_value(column, value)
 
 

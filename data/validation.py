@@ -12,7 +12,17 @@ import pyarrow as pa
 from data.dataset import open_file, sha256_of
 from data.errors import DataError
 from data.manifest import DataFile, open_manifest
-from data.schemas import Comparison, Demonstration, Message, Prompt, Row, Split, from_record
+from data.schemas import (
+    Comparison,
+    Demonstration,
+    Judgement,
+    Message,
+    Prompt,
+    Row,
+    Split,
+    Vote,
+    from_record,
+)
 
 FindingKind = Literal[
     "missing file",
@@ -133,6 +143,10 @@ def _identity(row: Row) -> str:
         return f"{row.comparison_id} revision {row.revision}"
     if isinstance(row, Demonstration):
         return row.demonstration_id
+    if isinstance(row, Vote):
+        return row.vote_id
+    if isinstance(row, Judgement):
+        return row.judgement_id
     return row.prompt_id if isinstance(row, Prompt) else row.rating_id
 
 

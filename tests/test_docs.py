@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from data.schemas import Comparison, Demonstration, Prompt, Rating, arrow_schema
+from data.schemas import Comparison, Demonstration, Judgement, Prompt, Rating, Vote, arrow_schema
 from data.simulation.publish import WorldSize
 from policy.ghost_attention import GhostAttentionConfig
 from policy.ppo import PpoConfig
@@ -201,7 +201,7 @@ def test_documented_defaults_are_those_of_the_code(config_type: type[Any]) -> No
         assert type(value)(shown) == value, field
 
 
-@pytest.mark.parametrize("row_type", [Comparison, Demonstration, Prompt, Rating])
+@pytest.mark.parametrize("row_type", [Comparison, Demonstration, Prompt, Rating, Vote, Judgement])
 def test_every_column_is_described(row_type: type[Any]) -> None:
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     part = text.split(f"## {row_type.__name__}\n")[1].split("\n## ")[0]

@@ -105,7 +105,10 @@ def test_import_says_what_is_wrong(
         ([*out], "missing: files"),
         (["nowhere.gz", *out], "'nowhere.gz' is no file; check the path"),
         ([tmp_path / "mine.jsonl", *out], "say --domain safety or --domain helpfulness"),
-        ([tmp_path / "mine.jsonl", *out, "--domain", "safety"], "holds no HH transcript in its 1"),
+        (
+            [tmp_path / "mine.jsonl", *out, "--domain", "safety"],
+            "holds no record of this format in its 1",
+        ),
         ([hh_files[0], *out, "--test", "0.9", "--validation", "0.1"], "try 0.1 and 0.2"),
         ([hh_files[0], *out, "--tokenizer", "nowhere"], "no tokenizer at 'nowhere'"),
         ([hh_files[0], *out, "--tests", "0.9"], "unknown key 'tests'; did you mean 'test'?"),

@@ -11,15 +11,8 @@ import pytest
 from data.counting import TokenizerCounter, WordCounter, count_messages, describe_counter
 from data.dataset import open_manifest, publish, read_rows, split_of
 from data.errors import DataError
-from data.importers.hh_rlhf import (
-    DROPPED,
-    ImportedFile,
-    domain_of,
-    first_message,
-    publish_files,
-    read_files,
-    source_of,
-)
+from data.importers.hh_rlhf import domain_of, read_files, source_of
+from data.importers.imported import DROPPED, ImportedFile, first_message, publish_files
 from data.schemas import Comparison, Domain, Message
 
 HI = "\n\nHuman: Hi there!\n\nAssistant: Hello."
@@ -167,7 +160,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             read_files([path], WordCounter())
     for content in (b"", b'{"prompt": "x"}\n'):
         path.write_bytes(gzip.compress(content))
-        with pytest.raises(DataError, match=r"holds no HH transcript in its [01] lines; expected"):
+        with pytest.raises(DataError, match=r"holds no record of this format in its [01] lines"):
             read_files([path], WordCounter())
 
 
@@ -175,7 +168,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def publish_to(out: Path, *files: ImportedFile, seed: int = 0) -> None:
-    publish_files(out, files, validation=0.1, test=0.2, seed=seed)
+    publish_files(out, files, Comparison, name="hh-rlhf", validation=0.1, test=0.2, seed=seed)
 
 
 @pytest.fixture
@@ -287,7 +280,9 @@ def test_the_real_files(shared_data: Path, tmp_path: Path) -> None:
     for row in (*harmless.rows, *helpful.rows):
         roles = [message.role for message in row.prompt]
         assert roles == ["user", "assistant"] * (row.turns - 1) + ["user"]
-    manifest = publish_files(tmp_path / "out", files, validation=0.1, test=0.2, seed=0)
+    manifest = publish_files(
+        tmp_path / "out", files, Comparison, name="hh-rlhf", validation=0.1, test=0.2, seed=0
+    )
     sizes = {file.split: file.rows for file in manifest.files}
     assert sizes == {"train": 3241, "validation": 460, "test": 941}
     assert {(r.source, r.domain) for r in read_rows(tmp_path / "out", Comparison)} == {
