@@ -1,0 +1,23 @@
+"""`rlhf data import tulu-humaneval`: Tülu's human evaluation, with strengths, to comparisons."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.importers.tulu_humaneval import read_files
+from data.schemas import Comparison
+from rlhf.cli.data_importing import ImportConfig, counter_of, publish_and_report
+from rlhf.cli.parsing import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportTuluConfig(ImportConfig):
+    """Tülu's human evaluation, with strengths, to comparisons."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads every file, publishes all splits at once, says what was kept."""
+    config = parse(
+        ImportTuluConfig, argv, prog="rlhf data import tulu-humaneval", positionals={"files": "+"}
+    )
+    files = read_files(config.files, counter_of(config.tokenizer), strict=config.strict)
+    publish_and_report(config, files, Comparison, "tulu-humaneval")
