@@ -23,6 +23,26 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf.cli.data_import_hh",
         "Anthropic's HH transcripts to a Parquet dataset",
     ),
+    "data import tulu-humaneval": (
+        "rlhf.cli.data_import_tulu_humaneval",
+        "Tülu's human evaluation, with strengths, to comparisons",
+    ),
+    "data import qa-feedback": (
+        "rlhf.cli.data_import_qa_feedback",
+        "QA-Feedback's pair labels to comparisons",
+    ),
+    "data import mtbench-votes": (
+        "rlhf.cli.data_import_mtbench",
+        "MT-Bench's votes, several judges on a pair",
+    ),
+    "data import oasst": ("rlhf.cli.data_import_oasst", "OpenAssistant's trees to comparisons"),
+    "data import diasafety": ("rlhf.cli.data_import_diasafety", "DiaSafety's safety labels"),
+    "data import xstest": ("rlhf.cli.data_import_xstest", "XSTest's safety labels"),
+    "data import generic": (
+        "rlhf.cli.data_import_generic",
+        "JSON lines, CSV, Parquet, TRL's forms, a datasets directory",
+    ),
+    "data export trl": ("rlhf.cli.data_export", "a dataset as JSON lines with TRL's columns"),
     "data stats": ("rlhf.cli.data_stats", "the columns of Llama 2's Table 6, strengths and labels"),
     "data validate": (
         "rlhf.cli.data_validate",
