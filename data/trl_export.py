@@ -34,7 +34,7 @@ def export_trl(
     out.mkdir(parents=True, exist_ok=True)
     written: dict[str, int] = {}
     for split in SPLITS:
-        rows: list[Any] = read_rows(dataset, row_type, split)  # type: ignore[type-var]
+        rows: list[Any] = read_rows(dataset, row_type, split)
         if rows:
             lines = [json.dumps(_record(row, margins), ensure_ascii=False) for row in rows]
             write_durably(out / f"{split}.jsonl", "".join(f"{x}\n" for x in lines).encode())
