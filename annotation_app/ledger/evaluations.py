@@ -169,7 +169,7 @@ def skip_rating(database: Database, person_id: str, rating_id: str) -> None:
 
 
 def list_ratings(database: Database, manager_id: str) -> list[Rated]:
-    """Every rating there is, by batch and item.
+    """Every rating there is, by batch, item and time.
 
     Raises:
         NotAllowed: not a manager.
@@ -183,6 +183,7 @@ def list_ratings(database: Database, manager_id: str) -> list[Rated]:
             .join(people, people.c.person_id == evaluation_ratings.c.person_id)
             .where(evaluation_ratings.c.status == "rated")
             .order_by(evaluation_items.c.batch_id, evaluation_items.c.item_id)
+            .order_by(evaluation_ratings.c.created_at)
         )
         return [
             Rated(

@@ -64,6 +64,26 @@ def test_whoever_leaves_makes_room_for_another(database: Database, clock: Clock)
     assert next_rating(database, "dora", "pair") is not None
 
 
+def test_the_first_three_count_though_a_fourth_came_late(database: Database, clock: Clock) -> None:
+    access.add_person(database, MANAGER, "dora", "annotator")
+    add_evaluation(database, MANAGER, "final", "safety", [item(1)])
+    late = next_rating(database, "ann", "safety")
+    clock.now += DAY
+    views = {name: next_rating(database, name, "safety") for name in ("ben", "cem", "dora")}
+    for name, score in (("dora", 1), ("cem", 2), ("ben", 5)):
+        clock.now += 1
+        view = views[name]
+        assert view is not None
+        rate(database, name, view.rating_id, score, 1.0)
+    assert late is not None
+    clock.now += 1
+    rate(database, "ann", late.rating_id, 5, 1.0)  # kept, but not counted
+    rows = list_ratings(database, MANAGER)
+    assert [row.score for row in rows] == [1, 2, 5, 5]
+    # Of 1, 2, 5 most are violations; with ann's 5 in the place of any of the first two, none.
+    assert evaluate(rows)[0].shares["violation"].value == 1.0
+
+
 def rated(item_id: int, score: int, kind: str = "pair") -> Rated:
     models = ("new", "old") if kind == "pair" else ("new",)
     return Rated(
