@@ -1,25 +1,20 @@
-"""Matrix products without gradients, by the fastest library at hand."""
+"""Matrix products of the sampler."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """The product x · weightᵀ.
 
-    On CPUs torch computes float32 products by MKL, which leaves half of an AMD core's vector width
-    unused; oneDNN, which torch uses for bf16 anyway, is twice as fast there and equal elsewhere.
+    oneDNN would be up to twice as fast in float32 on some CPUs, but keeps buffers for every shape
+    that it has met: in long-lived workers that cost the quickstart gigabytes.
 
     Args:
         x: [..., in].
         weight: [out, in].
 
     Returns:
-        [..., out]; without a gradient where oneDNN is used.
+        [..., out].
     """
-    if _ONEDNN and x.dtype == torch.float32 and x.device.type == "cpu":
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return F.linear(x, weight)
