@@ -45,6 +45,10 @@ class WorkerError(UserError):
     """A worker failed or did not answer in time; says which, and in which phase."""
 
 
+class WorkerLost(WorkerError):
+    """A worker died or hung. New ones can take its work up from what is on disk."""
+
+
 class WorkerGroup(Protocol[W_co]):
     """What algorithms see of the workers of a role."""
 

@@ -6,9 +6,13 @@ same size takes them over, process group included.
 """
 
 import gc
+import sys
+import threading
+import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +23,19 @@ from rlhf.actors.placement import Placement
 from rlhf.engine.distributed import free_address
 
 SECONDS_TO_VACATE = 10.0
+SECONDS_TO_ANSWER = 3.0
+WATCH = "watch"
+"""Ray's name for the thread of a host that answers while its worker is busy."""
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """What a host is in the middle of."""
+
+    line: str
+    """The innermost line of code, as function (file:line); empty where the host does not answer."""
+    waits_for_peers: bool
+    """Whether some thread is in a collective operation: then another rank keeps it waiting."""
 
 
 class Host:
@@ -30,6 +47,7 @@ class Host:
 
     def occupy(self, worker: Callable[..., Any], seat: Seat, address: str, *args: Any) -> None:
         """Builds the worker; its process group meets at the address."""
+        self._thread = threading.get_ident()
         self._worker = worker(replace(seat, rank=replace(seat.rank, address=address)), *args)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -40,6 +58,19 @@ class Host:
         """Lets the worker go, and its memory."""
         self._worker = None
         gc.collect()
+
+    @ray.method(concurrency_group=WATCH)
+    def whereabouts(self) -> Whereabouts:
+        """What the worker is in the middle of; answers while the worker is busy."""
+        stacks = {
+            thread: traceback.extract_stack(frame)
+            for thread, frame in sys._current_frames().items()
+        }
+        inner = stacks[self._thread][-1]
+        return Whereabouts(
+            f"{inner.name} ({Path(inner.filename).name}:{inner.lineno})",
+            any("torch/distributed/" in f.filename for stack in stacks.values() for f in stack),
+        )
 
 
 @dataclass(frozen=True)
@@ -59,8 +90,25 @@ class Hosts:
             return False
         return True
 
+    def whereabouts(self, ranks: Sequence[int]) -> dict[int, Whereabouts]:
+        """What these ranks are in the middle of."""
+        calls = {rank: self.actors[rank].whereabouts.remote() for rank in ranks}
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=SECONDS_TO_ANSWER)
+        found = {}
+        for rank, call in calls.items():
+            try:
+                found[rank] = ray.get(call, timeout=0)
+            except RayError:
+                found[rank] = Whereabouts("", waits_for_peers=False)
+        return found
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Ray's id of each host, as its errors name it, and the rank."""
+        return {actor._actor_id.hex(): rank for rank, actor in enumerate(self.actors)}
+
     def kill(self) -> None:
-        """Ends them, whatever they are doing."""
+        """Ends them, whatever they are doing; a stopped process within seconds."""
         for actor in self.actors:
             ray.kill(actor)
 
@@ -77,7 +125,7 @@ def take_hosts(placement: Placement) -> Hosts:
         if hosts.vacate():  # nobody watched them while they were idle
             return hosts
         hosts.kill()
-    actor = ray.remote(Host).options(
+    actor = ray.remote(concurrency_groups={WATCH: 1})(Host).options(
         num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker
     )
     actors: list[Any] = [actor.remote() for _ in range(placement.workers)]

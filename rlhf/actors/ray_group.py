@@ -5,13 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, Generic
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from data.errors import UserError
-from rlhf.actors.group import Closing, P, R, S, Seat, W, WorkerError
+from rlhf.actors.group import Closing, P, R, S, Seat, W, WorkerError, WorkerLost
 from rlhf.actors.hosts import give_back, take_hosts
 from rlhf.actors.placement import Placement
 from rlhf.engine.distributed import Rank
+
+SECONDS_TO_HEAR = 5.0
+"""Until Ray has told of the death of a process."""
 
 
 class RayGroup(Closing, Generic[W]):
@@ -76,36 +79,67 @@ class RayGroup(Closing, Generic[W]):
     def _collect(self, calls: list[Any], phase: str) -> list[Any]:
         """Results by rank. The first failure ends the group: its peers would wait for it."""
         self._busy = True
-        timeout = self._placement.timeout
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + self._placement.timeout
         waiting = list(calls)
-        while waiting:
-            ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
-                ranks = [calls.index(call) for call in waiting]
-                self.close()
-                raise WorkerError(
-                    f"{self._name} rank {ranks[0]} did not finish {phase!r} within "
-                    f"{timeout:g} s; raise its timeout, or look for what it waits for"
-                )
-            for call in ready:
-                self._raise_failure(call, calls.index(call), phase)
+        try:
+            while waiting:
+                ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    raise self._late([calls.index(call) for call in waiting], phase)
+                self._check(calls, ready[0], phase)
+        except Exception:
+            self.close()
+            raise
         self._busy = False
         return ray.get(calls)
 
-    def _raise_failure(self, call: Any, rank: int, phase: str) -> None:
-        try:
-            ray.get(call)
-        except RayTaskError as error:
-            self.close()
+    def _check(self, calls: list[Any], call: Any, phase: str) -> None:
+        """Raises what an answer holds instead of a result."""
+        error = _error_of(call)
+        if error is None:
+            return
+        rank = calls.index(call)
+        if isinstance(error, RayTaskError):
             cause = error.cause
             if isinstance(cause, UserError | OSError):
                 raise cause from None
-            raise WorkerError(
-                f"{self._name} rank {rank} failed in {phase!r}: {type(cause).__name__}: {cause}"
-            ) from error
-        except RayActorError as error:
-            self.close()
-            raise WorkerError(
-                f"{self._name} rank {rank} died in {phase!r}; it was killed or ran out of memory"
-            ) from error
+            dead = self._dead(calls)
+            if dead is None:
+                reason = f"{type(cause).__name__}: {cause}"
+                raise WorkerError(
+                    f"{self._name} rank {rank} failed in {phase!r}: {reason}"
+                ) from error
+            error = dead
+        # A call may carry the death of another rank, whose answer it needed.
+        rank = self._hosts.ranks.get(getattr(error, "actor_id", None), rank)
+        raise WorkerLost(
+            f"{self._name} rank {rank} died in {phase!r}; it was killed or ran out of memory"
+        ) from error
+
+    def _dead(self, calls: list[Any]) -> RayActorError | None:
+        """The death of a rank, which its peers may have noticed first, as a broken connection."""
+        ray.wait(calls, num_returns=len(calls), timeout=SECONDS_TO_HEAR)
+        errors = map(_error_of, calls)
+        return next((error for error in errors if isinstance(error, RayActorError)), None)
+
+    def _late(self, ranks: list[int], phase: str) -> WorkerLost:
+        """Names the rank that hangs, which is not one that waits for it."""
+        found = self._hosts.whereabouts(ranks)
+        rank = min(ranks, key=lambda r: (found[r].waits_for_peers, bool(found[r].line)))
+        where = f"is in {found[rank].line}" if found[rank].line else "does not answer"
+        return WorkerLost(
+            f"{self._name} rank {rank} did not finish {phase!r} within "
+            f"{self._placement.timeout:g} s and {where}; look for what it waits for, or raise "
+            "placement.timeout"
+        )
+
+
+def _error_of(call: Any) -> RayError | None:
+    """What a call failed with; None where it did not, or is not finished."""
+    try:
+        ray.get(call, timeout=0)
+    except GetTimeoutError:
+        return None
+    except RayError as error:
+        return error
+    return None

@@ -56,3 +56,22 @@ class Counter:
         if self.rank.index == rank:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(1000)  # the others would wait for it forever
+
+    def meet_late(self, rank: int, seconds: float) -> None:
+        if self.rank.index == rank:
+            time.sleep(seconds)
+        self.total()
+
+    def die_before_meeting(self, rank: int) -> None:
+        if self.rank.index == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.total()
+
+
+class Fatal:
+    """One rank of it dies while it starts; the other waits for it."""
+
+    def __init__(self, seat: Seat, rank: int) -> None:
+        if seat.rank.index == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seat.take()

@@ -5,14 +5,15 @@ import signal
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from data.errors import DataError
 from rlhf.actors import hosts
-from rlhf.actors.group import WorkerError, start_workers
+from rlhf.actors.group import WorkerError, WorkerLost, start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.ray_group import RayGroup
-from tests.rlhf.actors.players import Counter
+from tests.rlhf.actors.players import Counter, Fatal
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 TWO = Placement(workers=2, timeout=60)
@@ -26,8 +27,8 @@ def pair() -> Iterator[RayGroup[Counter]]:
 
 
 def hurry(group: RayGroup[Counter], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The group started at leisure; from now on it waits for three seconds only."""
-    monkeypatch.setattr(group, "_placement", Placement(workers=2, timeout=3.0))
+    """The group started at leisure; from now on it waits for two seconds only."""
+    monkeypatch.setattr(group, "_placement", Placement(workers=2, timeout=2.0))
 
 
 def test_calls_return_a_result_per_rank(pair: RayGroup[Counter]) -> None:
@@ -97,15 +98,50 @@ def test_a_constructor_that_fails() -> None:
 
 
 def test_a_killed_worker_is_named_though_the_other_waits(pair: RayGroup[Counter]) -> None:
-    with pytest.raises(WorkerError, match=r"^counter rank 1 died in 'die'; it was killed or ran"):
+    with pytest.raises(WorkerLost, match=r"^counter rank 1 died in 'die'; it was killed or ran"):
         pair.broadcast(Counter.die, 1)
 
 
 def test_a_late_worker_is_named(pair: RayGroup[Counter], monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(pair, monkeypatch)
-    expected = "^counter rank 1 did not finish 'sleep' within 3 s; raise its timeout"
-    with pytest.raises(WorkerError, match=expected):
+    expected = (
+        r"^counter rank 1 did not finish 'sleep' within 2 s and is in sleep \(players.py:\d+\)"
+    )
+    with pytest.raises(WorkerLost, match=expected):
         pair.broadcast(Counter.sleep, 1, 1000.0)
+
+
+def test_a_late_worker_is_named_though_its_peer_is_late_too(
+    pair: RayGroup[Counter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(pair, monkeypatch)
+    with pytest.raises(WorkerLost, match=r"^counter rank 1 .* 2 s and is in meet_late \(players"):
+        pair.broadcast(Counter.meet_late, 1, 1000.0)
+
+
+def test_a_stopped_worker_is_named_and_ended_with_its_peer(
+    pair: RayGroup[Counter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = [place[2] for place in pair.broadcast(Counter.place)]
+    hurry(pair, monkeypatch)
+    os.kill(processes[1], signal.SIGSTOP)
+    expected = "^counter rank 1 did not finish 'total' within 2 s and does not answer; look for"
+    with pytest.raises(WorkerLost, match=expected):
+        pair.broadcast(Counter.total)
+    _, alive = psutil.wait_procs([psutil.Process(p) for p in processes], timeout=20)
+    assert alive == []
+
+
+def test_a_killed_worker_is_named_though_its_peer_hears_of_it_first(
+    pair: RayGroup[Counter],
+) -> None:
+    with pytest.raises(WorkerLost, match=r"^counter rank 1 died in 'die_before_meeting'; it was"):
+        pair.broadcast(Counter.die_before_meeting, 1)
+
+
+def test_a_killed_host_is_named_though_the_other_needed_its_answer() -> None:
+    with pytest.raises(WorkerLost, match=r"^fatal rank 0 died in 'start'; it was killed or ran"):
+        RayGroup(Fatal, TWO, 0, name="fatal")
 
 
 def test_a_process_that_died_while_idle() -> None:
