@@ -44,7 +44,7 @@ TITLE = "# rlhf "
 STATE_FILE = "run.json"
 """Written last into a checkpoint."""
 KEEP_CHECKPOINTS = 2
-MAY_CHANGE = ("out", "placement", "reward_placement")
+MAY_CHANGE = ("out", "placement", "reward_placement", "max_restarts")
 """Settings with which a run may be continued that began with others: they change no result."""
 
 console = Console(stderr=True)

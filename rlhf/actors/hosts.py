@@ -125,7 +125,8 @@ def take_hosts(placement: Placement) -> Hosts:
         if hosts.vacate():  # nobody watched them while they were idle
             return hosts
         hosts.kill()
-    actor = ray.remote(concurrency_groups={WATCH: 1})(Host).options(
+    host = ray.remote(concurrency_groups={WATCH: 1})(Host)  # type: ignore[call-overload]
+    actor = host.options(
         num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker
     )
     actors: list[Any] = [actor.remote() for _ in range(placement.workers)]

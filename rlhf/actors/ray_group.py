@@ -111,7 +111,7 @@ class RayGroup(Closing, Generic[W]):
                 ) from error
             error = dead
         # A call may carry the death of another rank, whose answer it needed.
-        rank = self._hosts.ranks.get(getattr(error, "actor_id", None), rank)
+        rank = self._hosts.ranks.get(getattr(error, "actor_id", ""), rank)
         raise WorkerLost(
             f"{self._name} rank {rank} died in {phase!r}; it was killed or ran out of memory"
         ) from error

@@ -28,7 +28,7 @@ from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.workers import GenerateWorker, generate_with
 from rlhf.cli.parsing import parse
-from rlhf.cli.runs import begin, report_line, session
+from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.run import console
@@ -54,6 +54,8 @@ class GhostAttentionCommand:
     """What runs the optimizer steps."""
     placement: Placement = Placement()
     """Where samplers and trainers run, one after the other."""
+    max_restarts: int = 0
+    """How often new workers take over from the last checkpoint where some died or hung."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -61,11 +63,13 @@ def main(argv: Sequence[str]) -> None:
     config = parse(GhostAttentionCommand, argv, prog="rlhf ghost-attention")
     chat = chat_format_of(config.model)
     conversations, plain = _read(config, chat)
+    restarts = Restarts(config.max_restarts)
     run = begin("ghost-attention", config)
     if run is None:
         return
     dialogues = run.directory / "dialogues"
-    with session(config.placement):
+
+    def work() -> tuple[int, dict[str, float]]:
         if not (dialogues / MANIFEST).is_file():
             rows = _sample(config, conversations, plain, chat)
             publish(dialogues, rows, Demonstration, split="train", key="ghost-attention")
@@ -82,8 +86,12 @@ def main(argv: Sequence[str]) -> None:
             placement=config.placement,
             name="ghost attention",
         )
+        return len(demonstrations), figures
+
+    with session(config.placement):
+        num_dialogues, figures = restarts.around(work, run)
     run.finish(**figures)
-    report_line("ghost-attention", run, dialogues=len(demonstrations), **figures)
+    report_line("ghost-attention", run, dialogues=num_dialogues, **figures)
 
 
 @contextmanager

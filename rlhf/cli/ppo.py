@@ -14,7 +14,7 @@ from reward.score import model_directory, reward_models
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
-from rlhf.cli.runs import begin, report_line, session
+from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 
 
@@ -40,6 +40,8 @@ class PpoCommand:
     """Workers of the policy (which also sample) and, as many, of the critic."""
     reward_placement: Placement = Placement()
     """Workers of each reward model."""
+    max_restarts: int = 0
+    """How often new workers take over from the last checkpoint where some died or hung."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -51,11 +53,17 @@ def main(argv: Sequence[str]) -> None:
     check_same_tokenizer(config.model, config.reference or config.model)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     check_room(prompts, config.model)
+    restarts = Restarts(config.max_restarts)
     run = begin("ppo", config)
     if run is None:
         return
-    with session(config.placement), _roles(config) as roles:
-        figures = train_ppo(config.train, roles, prompts, chat, run)
+
+    def work() -> dict[str, float]:
+        with _roles(config) as roles:
+            return train_ppo(config.train, roles, prompts, chat, run)
+
+    with session(config.placement):
+        figures = restarts.around(work, run)
     run.finish(**figures)
     report_line("ppo", run, **figures)
 

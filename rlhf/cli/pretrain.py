@@ -8,7 +8,7 @@ from data.texts import read_texts
 from policy.pretrain import PretrainConfig, pretrain
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
-from rlhf.cli.runs import begin, report_line, session
+from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 
 
@@ -28,17 +28,21 @@ class PretrainCommand:
     """What runs the optimizer steps."""
     placement: Placement = Placement()
     """Where the workers run."""
+    max_restarts: int = 0
+    """How often new workers take over from the last checkpoint where some died or hung."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains the model, continues an interrupted run, or finds it finished."""
     config = parse(PretrainCommand, argv, prog="rlhf pretrain")
     texts = read_texts(config.corpus)
+    restarts = Restarts(config.max_restarts)
     run = begin("pretrain", config)
     if run is None:
         return
-    with session(config.placement):
-        figures = pretrain(
+
+    def work() -> dict[str, float]:
+        return pretrain(
             texts,
             config.train,
             run,
@@ -46,5 +50,8 @@ def main(argv: Sequence[str]) -> None:
             engine=config.engine,
             placement=config.placement,
         )
+
+    with session(config.placement):
+        figures = restarts.around(work, run)
     run.finish(**figures)
     report_line("pretrain", run, **figures)

@@ -23,7 +23,7 @@ from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.workers import GenerateWorker, generate_with
 from rlhf.cli.parsing import parse
-from rlhf.cli.runs import begin, report_line, session
+from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 from rlhf.run import Run, console, write_json
 from rlhf.types import Rollout
@@ -47,6 +47,8 @@ class RejectionSamplingCommand:
     """What runs the optimizer steps."""
     placement: Placement = Placement()
     """Where samplers, scorers and trainers run, one after the other."""
+    max_restarts: int = 0
+    """How often new workers take over from the last checkpoint where some died or hung."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -58,11 +60,13 @@ def main(argv: Sequence[str]) -> None:
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     prompts = prompts.batch(0, min(config.train.num_prompts, len(prompts)), seed=config.train.seed)
     check_room(prompts, config.model)
+    restarts = Restarts(config.max_restarts)
     run = begin("rejection-sampling", config)
     if run is None:
         return
     best = run.directory / "best"
-    with session(config.placement):
+
+    def work() -> tuple[int, dict[str, float]]:
         if not (best / MANIFEST).is_file():
             _sample_best(config, prompts, chat, run, best)
         demonstrations = those_that_fit(
@@ -78,12 +82,16 @@ def main(argv: Sequence[str]) -> None:
             placement=config.placement,
             name="rejection sampling",
         )
+        return len(demonstrations), figures
+
+    with session(config.placement):
+        num_demonstrations, figures = restarts.around(work, run)
     sampled = sum(
         record["response_tokens"] for record in read_samples(run.directory / SAMPLES_FILE)
     )
     figures["tokens"] += sampled
     run.finish(**figures)
-    report_line("rejection-sampling", run, demonstrations=len(demonstrations), **figures)
+    report_line("rejection-sampling", run, demonstrations=num_demonstrations, **figures)
 
 
 def _sample_best(

@@ -30,7 +30,7 @@ from reward.train import RewardConfig, RewardTask, encode_pairs, reward_extras
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import dump, parse
-from rlhf.cli.runs import begin, report_line, session
+from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 from rlhf.model.config import ModelConfig, named_size
 from rlhf.model.weights import update_hf_config
@@ -65,6 +65,8 @@ class RewardTrainCommand:
     """What runs the optimizer steps."""
     placement: Placement = Placement()
     """Where the workers of each model run."""
+    max_restarts: int = 0
+    """How often new workers take over from the last checkpoint where some died or hung."""
 
     def __post_init__(self) -> None:
         if not self.domains:
@@ -84,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
         named_size(config.size, config.vocab_size)
     else:
         chat_format_of(config.model)
+    restarts = Restarts(config.max_restarts)
     run = begin("reward train", config)
     if run is None:
         return
@@ -100,8 +103,9 @@ def main(argv: Sequence[str]) -> None:
                 open_data=open_data,
             )
             held_out = [c for c in comparisons["validation"] if c.domain == domain]
-            tokens += _train_one(config, run, domain, (mixed, held_out), start, tokenizer)
-        scores = _score(config, run, comparisons["test"], chat)
+            data = mixed, held_out
+            tokens += _train_one(config, run, domain, data, start, tokenizer, restarts)
+        scores = restarts.around(lambda: _score(config, run, comparisons["test"], chat), run)
     tables = {name: accuracy_table(s, comparisons["test"]) for name, s in scores.items()}
     tables |= _baselines(comparisons)
     write_json(run.directory / "accuracy.json", tables)
@@ -190,6 +194,7 @@ def _train_one(
     data: tuple[list[Comparison], list[Comparison]],
     start: Path | ModelConfig,
     tokenizer: Path,
+    restarts: Restarts,
 ) -> float:
     """Trains the model of a domain in its own run directory; returns the tokens it took in.
 
@@ -210,14 +215,17 @@ def _train_one(
         validation=encode_pairs(held_out, pieces, train_config),
         config=train_config,
     )
-    figures = train(
-        task,
+    figures = restarts.around(
+        lambda: train(
+            task,
+            run,
+            optim=config.train.optim,
+            engine=config.engine,
+            loop=config.train.loop,
+            placement=config.placement,
+            name=f"{domain} reward",
+        ),
         run,
-        optim=config.train.optim,
-        engine=config.engine,
-        loop=config.train.loop,
-        placement=config.placement,
-        name=f"{domain} reward",
     )
     run.finish(**figures)
     report_line(f"reward train {domain}", run, comparisons=len(mixed), **figures)

@@ -1,14 +1,18 @@
-"""How every command that trains or samples begins: a run directory and a Ray to work in."""
+"""How commands that train or sample begin, and go on where workers are lost."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from data.errors import ConfigError
+from rlhf.actors.group import WorkerLost
 from rlhf.actors.placement import Placement
 from rlhf.actors.session import ray_session
 from rlhf.cli.parsing import dump
 from rlhf.run import Run, console
+
+R = TypeVar("R")
 
 
 class RunConfig(Protocol):
@@ -46,6 +50,33 @@ def session(placement: Placement) -> Iterator[None]:
         return
     with ray_session():
         yield
+
+
+class Restarts:
+    """New workers for those that died or hung, so often at most in the whole command."""
+
+    def __init__(self, most: int) -> None:
+        if most < 0:
+            raise ConfigError(f"max_restarts is {most}; it must be 0 (none) or more")
+        self._most, self._done = most, 0
+
+    def around(self, work: Callable[[], R], run: Run) -> R:
+        """What `work` returns, which starts its own workers and continues what the run holds.
+
+        Raises:
+            WorkerLost: a worker died or hung, and no restart is left.
+        """
+        while True:
+            try:
+                return work()
+            except WorkerLost as error:
+                if self._done == self._most:
+                    raise
+                self._done += 1
+                step, checkpoint = run.resume()
+                where = f"continue from step {step}" if checkpoint else "begin anew"
+                line = f"{error}; new workers {where} (restart {self._done} of {self._most})"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def report_line(command: str, run: Run, **figures: Any) -> None:

@@ -10,7 +10,7 @@ from policy.prompts import chat_format_of
 from policy.sft import SftConfig, fine_tune
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
-from rlhf.cli.runs import begin, report_line, session
+from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 
 
@@ -30,6 +30,8 @@ class SftCommand:
     """What runs the optimizer steps."""
     placement: Placement = Placement()
     """Where the workers run."""
+    max_restarts: int = 0
+    """How often new workers take over from the last checkpoint where some died or hung."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,11 +40,13 @@ def main(argv: Sequence[str]) -> None:
     chat_format_of(config.model)
     demonstrations = read_rows(config.data, Demonstration, "train")
     validation = read_rows(config.data, Demonstration, "validation")
+    restarts = Restarts(config.max_restarts)
     run = begin("sft", config)
     if run is None:
         return
-    with session(config.placement):
-        figures = fine_tune(
+
+    def work() -> dict[str, float]:
+        return fine_tune(
             demonstrations,
             validation,
             config.train,
@@ -51,5 +55,8 @@ def main(argv: Sequence[str]) -> None:
             engine=config.engine,
             placement=config.placement,
         )
+
+    with session(config.placement):
+        figures = restarts.around(work, run)
     run.finish(**figures)
     report_line("sft", run, **figures)
