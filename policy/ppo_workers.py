@@ -64,12 +64,13 @@ class PolicyWorker:
         self._device = seat.take()
         self._rank, self._world_size = seat.rank.index, seat.rank.world_size
         self._model_directory, self._temperature = model, temperature
-        self._reference = load_language_model(reference).to(self._device).eval()
+        # in the policy's precision, so that their KL begins at 0
+        self._reference = load_language_model(reference).to(self._device, engine.dtype).eval()
         module = load_language_model(model).to(self._device)
         self._engine = build_engine(module, engine, optim, seat.rank)
         self._sampler = module
         if self._engine.sharded:  # the sampler then needs a whole copy, gathered once per iteration
-            self._sampler = load_language_model(model).to(self._device).eval()
+            self._sampler = load_language_model(model).to(self._device, engine.dtype).eval()
         self._version = 0
 
     def generate(self, request: GenerationRequest) -> list[Rollout]:

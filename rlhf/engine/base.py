@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from data.errors import ConfigError
@@ -29,6 +30,12 @@ class EngineConfig:
     """auto: DeepSpeed for several workers, plain torch for one."""
     zero_stage: int = 1
     """DeepSpeed's ZeRO stage: 1 shards optimizer state, 2 gradients too, 3 weights too."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of weights and activations; bf16 keeps float32 master weights and moments beside them, and
+    it is the masters that are updated and saved."""
+    offload_optimizer: bool = False
+    """Keep master weights and moments in the host's memory and update them there; DeepSpeed only,
+    from ZeRO stage 1 on."""
     recompute_activations: bool = False
     """Keep only the input of each block and compute the rest again in the backward pass: less
     memory, a third more time, the same gradients."""
@@ -36,6 +43,17 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.zero_stage not in (0, 1, 2, 3):
             raise ConfigError(f"zero_stage is {self.zero_stage}; ZeRO has stages 0 to 3")
+        if self.offload_optimizer and self.kind == "torch":
+            raise ConfigError(
+                "offload_optimizer is for DeepSpeed; set engine.kind to deepspeed, or leave it off"
+            )
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ConfigError("offload_optimizer needs a zero_stage of 1, 2 or 3; it is 0")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of weights and activations."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 class TrainEngine(Protocol):
@@ -53,7 +71,7 @@ class TrainEngine(Protocol):
         ...
 
     def gather_weights(self) -> dict[str, Tensor]:
-        """The full state dict on the CPU. Every rank calls; only rank 0 receives it."""
+        """The full state dict in float32 on the CPU. Every rank calls; only rank 0 receives it."""
         ...
 
     def copy_weights_to(self, target: nn.Module) -> None:
@@ -61,9 +79,23 @@ class TrainEngine(Protocol):
         ...
 
     def save(self, directory: Path) -> None:
-        """Writes weights and optimizer state. Every rank calls."""
+        """Writes weights and optimizer state; see rlhf/engine/checkpoint.py. Every rank calls."""
         ...
 
     def load(self, directory: Path) -> None:
-        """Restores what `save` wrote. Every rank calls."""
+        """Restores what `save` wrote, under any engine. Every rank calls."""
         ...
+
+
+def gathered(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of float32 weights on the CPU, with every name of a weight that is shared.
+
+    Args:
+        module: the plain module.
+        weights: by the first name of each parameter.
+    """
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        name: weights[first[id(parameter)]].detach().cpu()
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }

@@ -14,7 +14,7 @@ def build_engine(
     """The engine that the config names; "auto" is DeepSpeed for several ranks, torch for one.
 
     Raises:
-        ConfigError: the plain engine with several ranks.
+        ConfigError: the plain engine with several ranks, or with what only DeepSpeed can do.
     """
     if engine.recompute_activations:
         for part in module.modules():
@@ -24,9 +24,14 @@ def build_engine(
     if engine.kind == "deepspeed" or (engine.kind == "auto" and several):
         from rlhf.engine.deepspeed_engine import DeepSpeedEngine
 
-        return DeepSpeedEngine(module, optim, engine.zero_stage)
+        return DeepSpeedEngine(module, optim, engine)
     if several:
         raise ConfigError("the torch engine runs one worker; set engine.kind to deepspeed")
+    if engine.offload_optimizer:
+        raise ConfigError(
+            "offload_optimizer is for DeepSpeed, and one worker trains with plain torch; set "
+            "engine.kind to deepspeed, or leave it off"
+        )
     from rlhf.engine.torch_engine import TorchEngine
 
-    return TorchEngine(module, optim)
+    return TorchEngine(module, optim, engine.precision)

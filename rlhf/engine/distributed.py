@@ -28,8 +28,8 @@ def free_address() -> str:
 
 
 def join(rank: Rank, timeout_seconds: float) -> None:
-    """Joins the process group of all ranks, once; does nothing for a single process."""
-    if rank.world_size == 1 or dist.is_initialized():
+    """Joins the process group of all ranks, once; does nothing for a rank without an address."""
+    if not rank.address or dist.is_initialized():
         return
     host, port = rank.address.rsplit(":", 1)
     os.environ.update(

@@ -1,11 +1,12 @@
 """AdamW, gradient clipping and learning-rate schedules with the paper's values."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.errors import ConfigError, require_not_negative, require_positive
 
@@ -58,15 +59,36 @@ def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
     return config.lr * (config.final_ratio + (1 - config.final_ratio) * cosine)
 
 
-def build_adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def build_adamw(parameters: Sequence[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices and none on norms."""
-    matrices = [p for p in module.parameters() if p.requires_grad and p.dim() >= 2]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.dim() < 2]
+    matrices = [p for p in parameters if p.requires_grad and p.dim() >= 2]
+    vectors = [p for p in parameters if p.requires_grad and p.dim() < 2]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def create_moments(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """AdamW's state before the first step: what it would make then, to be filled now."""
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+        }
+
+
+def steps_taken(optimizer: torch.optim.Optimizer) -> int:
+    """Optimizer steps of which the moments are."""
+    return int(next(iter(optimizer.state.values()))["step"])
+
+
+def set_steps_taken(optimizer: torch.optim.Optimizer, steps: int) -> None:
+    """Sets the step on which the bias correction of every moment depends."""
+    for state in optimizer.state.values():
+        state["step"].fill_(steps)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

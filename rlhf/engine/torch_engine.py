@@ -2,27 +2,45 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.engine.base import LossFn
-from rlhf.engine.optim import OptimConfig, build_adamw, set_learning_rate
+from rlhf.engine.base import LossFn, gathered
+from rlhf.engine.checkpoint import ParameterState, read_states, write_states
+from rlhf.engine.distributed import Rank
+from rlhf.engine.optim import (
+    OptimConfig,
+    build_adamw,
+    create_moments,
+    set_learning_rate,
+    set_steps_taken,
+    steps_taken,
+)
 from rlhf.types import Mean, Stats, merge_stats
-
-STATE_FILE = "state.pt"
 
 
 class TorchEngine:
-    """A `TrainEngine` for a single process."""
+    """A `TrainEngine` for a single process.
+
+    The optimizer sees masters: float32 copies of bf16 weights, or the weights themselves in fp32.
+    """
 
     sharded = False
 
-    def __init__(self, module: nn.Module, optim: OptimConfig) -> None:
+    def __init__(
+        self, module: nn.Module, optim: OptimConfig, precision: Literal["fp32", "bf16"] = "fp32"
+    ) -> None:
         self.module = module
         self._optim = optim
-        self._optimizer = build_adamw(module, optim)
+        self._weights = dict(module.named_parameters())
+        self._masters = self._weights
+        if precision == "bf16":
+            self._masters = {n: nn.Parameter(p.detach().clone()) for n, p in self._weights.items()}
+            module.to(torch.bfloat16)
+        self._optimizer = build_adamw(list(self._masters.values()), optim)
+        create_moments(self._optimizer, self._masters.values())
 
     def train_step(
         self, micro_batches: Sequence[Any], loss_fn: LossFn[Any], learning_rate: float
@@ -32,16 +50,18 @@ class TorchEngine:
         for batch in micro_batches:
             loss, stats = loss_fn(self.module, batch)
             loss.backward()  # type: ignore[no-untyped-call]
+            self._collect_gradients()
             parts.append(stats)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._optim.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._masters.values(), self._optim.clip_norm)
         set_learning_rate(self._optimizer, learning_rate)
         self._optimizer.step()
         self._optimizer.zero_grad()
+        self._round_masters()
         return merge_stats(parts) | {"grad_norm": Mean(float(norm), 1)}
 
     def gather_weights(self) -> dict[str, Tensor]:
         """See `TrainEngine`."""
-        return {name: t.detach().cpu() for name, t in self.module.state_dict().items()}
+        return gathered(self.module, dict(self._masters))
 
     def copy_weights_to(self, target: nn.Module) -> None:
         """See `TrainEngine`."""
@@ -49,11 +69,36 @@ class TorchEngine:
 
     def save(self, directory: Path) -> None:
         """See `TrainEngine`."""
-        state = {"module": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
-        torch.save(state, directory / STATE_FILE)
+        states = ((name, self._state_of(master)) for name, master in self._masters.items())
+        write_states(directory, states, steps_taken(self._optimizer), Rank())
 
     def load(self, directory: Path) -> None:
         """See `TrainEngine`."""
-        state = torch.load(directory / STATE_FILE, weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        shapes = {name: tuple(master.shape) for name, master in self._masters.items()}
+        with torch.no_grad():
+            for name, stored, step in read_states(directory, shapes):
+                for ours, theirs in zip(self._state_of(self._masters[name]), stored, strict=True):
+                    ours.copy_(theirs)
+                set_steps_taken(self._optimizer, step)
+        self._round_masters()
+
+    def _state_of(self, master: nn.Parameter) -> ParameterState:
+        state = self._optimizer.state[master]
+        return ParameterState(master, state["exp_avg"], state["exp_avg_sq"])
+
+    def _collect_gradients(self) -> None:
+        """Adds gradients of bf16 to those of the masters, in float32."""
+        if self._masters is self._weights:
+            return
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                master, gradient = self._masters[name], weight.grad.float()
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+                weight.grad = None
+
+    def _round_masters(self) -> None:
+        """Makes the weights of bf16 what the masters are."""
+        if self._masters is not self._weights:
+            with torch.no_grad():
+                for name, weight in self._weights.items():
+                    weight.copy_(self._masters[name])

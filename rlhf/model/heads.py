@@ -1,6 +1,7 @@
 """A language model and a scalar model on the same transformer; names are Hugging Face's."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlhf.model.config import ModelConfig
@@ -38,6 +39,17 @@ class LanguageModel(nn.Module):
         )
 
 
+class ScalarHead(nn.Linear):
+    """A product in float32 whatever the weights: in bf16 a score of 3 comes in steps of 1/64."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] → [..., 1]."""
+        return F.linear(x.float(), self.weight.float())
+
+
 class ScalarModel(nn.Module):
     """LlamaForSequenceClassification with one label: a reward model or a critic."""
 
@@ -45,12 +57,15 @@ class ScalarModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Transformer(config)
-        self.score = nn.Linear(config.dim, 1, bias=False)
+        self.score = ScalarHead(config.dim)
 
     def forward(
         self, tokens: Tensor, documents: Tensor | None = None, branches: Tensor | None = None
     ) -> Tensor:
-        """[B, T] one value per token: what the sequence up to it is worth. See `Transformer`."""
+        """[B, T] one float32 value per token: what the sequence up to it is worth.
+
+        See `Transformer` for the arguments.
+        """
         return self.score(self.model(tokens, documents, branches)).squeeze(-1)
 
 

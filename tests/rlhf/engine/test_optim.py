@@ -51,7 +51,7 @@ def test_the_rate_falls_after_the_warm_up_and_never_below_its_end() -> None:
 
 def step_of(value: nn.Module, parameter: Tensor, config: OptimConfig, *grads: float) -> float:
     """The parameter after AdamW steps with these gradients."""
-    optimizer = build_adamw(value, config)
+    optimizer = build_adamw(list(value.parameters()), config)
     for grad in grads:
         parameter.grad = torch.full_like(parameter, grad)
         optimizer.step()
@@ -88,7 +88,8 @@ def test_epsilon_stands_outside_the_root() -> None:
 def test_groups_of_a_language_model() -> None:
     model = small_language_model(tie_embeddings=True)
     model.model.layers[0].requires_grad_(False)
-    matrices, vectors = build_adamw(model, OptimConfig(weight_decay=0.3)).param_groups
+    parameters = list(model.parameters())
+    matrices, vectors = build_adamw(parameters, OptimConfig(weight_decay=0.3)).param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
     # one layer of 7 matrices and 2 norms, the tied embedding once, the final norm
     assert len(matrices["params"]) == 7 + 1
@@ -97,7 +98,7 @@ def test_groups_of_a_language_model() -> None:
 
 
 def test_the_rate_of_every_group_is_set() -> None:
-    optimizer = build_adamw(small_language_model(), OptimConfig())
+    optimizer = build_adamw(list(small_language_model().parameters()), OptimConfig())
     set_learning_rate(optimizer, 0.125)
     assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
     before = [p.clone() for p in optimizer.param_groups[0]["params"]]
