@@ -26,7 +26,7 @@ class ConvertCommand:
     out: Path
     """Directory to write; must not exist."""
     from_: Literal["hf", "ours", "meta", "llama2c"]
-    """Format of the source. Written --from; "ours" is "hf"."""
+    """Format of the source; "ours" is "hf"."""
     to: Literal["hf", "ours", "meta"] = "hf"
     """Format to write. "ours" is "hf": safetensors, tokenizer and chat template."""
     tokenizer: Path | None = None
@@ -47,7 +47,7 @@ class ConvertCommand:
 
 def main(argv: Sequence[str]) -> None:
     """Reads the source's shapes, then writes tensor by tensor; the result is complete or absent."""
-    config = _parse(argv)
+    config = parse(ConvertCommand, argv, prog="rlhf convert", positionals={"source": "1"})
     checkpoint = read_checkpoint(config)
     if config.to == "meta":
         write_directory(config.out, lambda to: write_meta(checkpoint, to, config.shards))
@@ -58,15 +58,6 @@ def main(argv: Sequence[str]) -> None:
     kind = "reward model" if checkpoint.scalar else "language model"
     found = "with its tokenizer" if checkpoint.tokenizer else "no tokenizer was found (--tokenizer)"
     print(f"convert: {config.out}, a {kind} of {count:,} parameters; {found}")
-
-
-def _parse(argv: Sequence[str]) -> ConvertCommand:
-    """`--from` is a word of Python's, which no field can be called."""
-    words = ["--from_" + word[6:] if word.split("=")[0] == "--from" else word for word in argv]
-    try:
-        return parse(ConvertCommand, words, prog="rlhf convert", positionals={"source": "1"})
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("from_", "--from")) from error
 
 
 def read_checkpoint(config: ConvertCommand) -> Checkpoint:

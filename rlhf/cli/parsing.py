@@ -3,18 +3,32 @@
 import difflib
 import inspect
 import re
+from argparse import Action
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    set_parsing_settings,
+)
 
 from data.errors import ConfigError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 C = TypeVar("C")
+
+
+class _Help(DefaultHelpFormatter):
+    """Types in the words of a command line."""
+
+    def _get_type_str(self, action: Action) -> str | None:
+        text = super()._get_type_str(action)
+        return text and re.sub(r"<class 'Path'>|\bPath\b", "PATH", text)
 
 
 class _Parser(ArgumentParser):
@@ -38,7 +52,8 @@ def parse(
     Args:
         config_type: a frozen, keyword-only dataclass; its attribute docstrings are the help.
         argv: the arguments after the command's name. `--config FILE` reads YAML; what follows it
-            on the line overrides it.
+            on the line overrides it. Dashes stand for underscores in names. A field that is called
+            as a word of Python's with an underscore behind, `from_`, is given without it.
         prog: the command's name as the user typed it.
         positionals: fields given without a flag, with argparse's `nargs` ("1" for exactly one).
 
@@ -47,7 +62,8 @@ def parse(
     """
     positionals = positionals or {}
     parser = _build_parser(config_type, prog, positionals)
-    namespace = parser.parse_args(_with_flag_values(argv, _switches(config_type)))
+    words = _as_fields(argv, parser.known_keys)
+    namespace = parser.parse_args(_with_flag_values(words, _switches(config_type)))
     try:
         values = parser.instantiate(namespace)
         return config_type(**{f.name: _frozen(values[f.name]) for f in fields(config_type)})  # type: ignore[arg-type]
@@ -67,6 +83,7 @@ def _build_parser(config_type: type[Any], prog: str, positionals: Mapping[str, s
     parser = _Parser(
         prog=prog,
         description=inspect.cleandoc(config_type.__doc__ or ""),
+        formatter_class=_Help,
         exit_on_error=False,
         allow_abbrev=False,  # a misspelt key must not pass for another
     )
@@ -74,12 +91,20 @@ def _build_parser(config_type: type[Any], prog: str, positionals: Mapping[str, s
         "--config", action=ActionConfigFile, help="YAML file; arguments after it override it"
     )
     helps = _field_helps(config_type)
-    hints = {f.name: f.type for f in fields(config_type)}
+    by_name = {f.name: f for f in fields(config_type)}
     for name, nargs in positionals.items():
-        item = hints[name] if nargs == "1" else Path
+        item = by_name[name].type if nargs == "1" else Path
         extra: dict[str, Any] = {} if nargs == "1" else {"nargs": nargs}
         parser.add_argument(name, type=item, help=helps.get(name, ""), **extra)
-    parser.add_class_arguments(config_type, skip=set(positionals), fail_untyped=True)
+    reserved = {name for name in by_name if name.endswith("_")}
+    for name in sorted(reserved):
+        parser.add_argument(
+            f"--{name[:-1]}", dest=name, type=by_name[name].type, required=True, help=helps[name]
+        )
+    # The class's docstring is the description already; as a group it would be said once more.
+    parser.add_class_arguments(
+        config_type, skip=reserved.union(positionals), fail_untyped=True, as_group=False
+    )
     parser.known_keys = _keys(config_type)
     return parser
 
@@ -112,6 +137,26 @@ def _switches(config_type: type[Any], prefix: str = "") -> set[str]:
         elif hasattr(field.type, "__dataclass_fields__"):
             names |= _switches(field.type, prefix + field.name + ".")  # type: ignore[arg-type]
     return names
+
+
+def _as_fields(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Names as the fields have them: `--max-restarts 1` gives `--max_restarts 1`."""
+    words = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        words.append(
+            "--" + _spelling(name[2:], keys) + equals + value if name[:2] == "--" else word
+        )
+    return words
+
+
+def _spelling(name: str, keys: Sequence[str]) -> str:
+    """As far as it names a field; what follows is the key of a dictionary, and its dashes stay."""
+    parts = name.split(".")
+    ours = [part.replace("-", "_") for part in parts]
+    known = {*keys, "print_config"}
+    depth = max((n for n in range(len(parts) + 1) if ".".join(ours[:n]) in known), default=0)
+    return ".".join(ours[:depth] + parts[depth:])
 
 
 def _with_flag_values(argv: Sequence[str], switches: set[str]) -> list[str]:
@@ -155,12 +200,15 @@ def _one_line(message: str, known: Sequence[str]) -> str:
     if match is None:
         for pattern, words in _REWORDINGS:
             message = pattern.sub(words, message)
+        for key in known:
+            if key.endswith("_"):
+                message = re.sub(rf"\b{key}\b", f"--{key[:-1]}", message)
         return message
     name = match["flag"] or match["key"] or match["bare"]
     if match["group"]:
         name = f"{match['group']}.{match['option']}"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else "--help lists the known keys"
+    hint = f"did you mean {near[0].removesuffix('_')!r}?" if near else "--help lists the known keys"
     return f"unknown key {name!r}; {hint}"
 
 

@@ -1,84 +1,39 @@
-"""`rlhf convert`: round trips without a changed bit, what others load, and what is refused."""
+"""`rlhf convert`: round trips without a changed bit, and what others load."""
 
 import json
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
 )
 
-from data.errors import ConfigError, DataError, UserError
+from data.errors import ConfigError
 from data.tokenizer import Tokenizer
-from rlhf.cli.convert import main
 from rlhf.convert.checkpoint import permuted, unpermuted
 from rlhf.generation.generator import generate
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.model.weights import load_language_model, load_scalar_model, read_hf_config
 from rlhf.types import PromptIds
-from tests.reward.tiny import VOCAB_SIZE, tiny_tokenizer
+from tests.rlhf.convert.models import (
+    SHARDED,
+    check_equal,
+    convert,
+    tensors_of,
+    write_meta_files,
+    write_theirs,
+)
 from tests.tiny_models import random_tokens
 
-SHARDED = "0.00003"  # gigabytes: 30 kB
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-def convert(source: Path, out: Path, form: str, to: str, *options: str) -> Path:
-    main([str(source), "--from", form, "--to", to, "--out", str(out), *options])
-    return out
-
-
-def write_theirs(
-    directory: Path, *, dtype: torch.dtype = torch.float32, shard: str = "30KB", **changes: Any
-) -> Path:
-    """A random Llama as transformers writes it, in several shards, with our tokenizer."""
-    values: dict[str, Any] = {
-        "vocab_size": VOCAB_SIZE,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "intermediate_size": 96,
-        "max_position_embeddings": 64,
-        "rms_norm_eps": 3e-6,
-        "initializer_range": 0.1,
-        "pad_token_id": 0,
-    }
-    torch.manual_seed(0)
-    kind = LlamaForSequenceClassification if "num_labels" in changes else LlamaForCausalLM
-    model: Any = kind(LlamaConfig(**values | changes))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)  # norms and heads too: no two tensors alike
-    model.to(dtype).save_pretrained(directory, max_shard_size=shard)
-    tiny_tokenizer().save(directory)
-    return directory
-
-
-def tensors_of(directory: Path) -> dict[str, Tensor]:
-    return {k: v for f in sorted(directory.glob("*.safetensors")) for k, v in load_file(f).items()}
-
-
-def check_equal(found: Path, expected: Path) -> None:
-    """Every tensor bit for bit, and its type."""
-    ours, theirs = tensors_of(found), tensors_of(expected)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert ours[name].dtype == tensor.dtype
-        assert torch.equal(ours[name], tensor), name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -158,45 +113,6 @@ def test_meta_to_ours_and_back(tmp_path: Path, rows: bool) -> None:
         for name in found.keys() - ({"tok_embeddings.weight"} if rows else set()):
             assert torch.equal(found[name], expected[name]), name
             assert found[name].dtype == expected[name].dtype
-
-
-def write_meta_files(directory: Path, *, embeddings_by_rows: bool) -> Path:
-    """Two ranks of a model of width 16 with 4 heads of 4, 2 of them for keys."""
-    dim, kv_dim, ffn, vocab = 16, 8, 256, 32
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).bfloat16()
-
-    norms = {"norm.weight": draw(dim), "rope.freqs": torch.ones(2)}
-    for name in ("attention_norm", "ffn_norm"):
-        norms[f"layers.0.{name}.weight"] = draw(dim)
-    directory.mkdir()
-    for rank in range(2):
-        embeddings = (vocab // 2, dim) if embeddings_by_rows else (vocab, dim // 2)
-        shapes = {
-            "tok_embeddings": embeddings,
-            "output": (vocab // 2, dim),
-            "layers.0.attention.wq": (dim // 2, dim),
-            "layers.0.attention.wk": (kv_dim // 2, dim),
-            "layers.0.attention.wv": (kv_dim // 2, dim),
-            "layers.0.attention.wo": (dim, dim // 2),
-            "layers.0.feed_forward.w1": (ffn // 2, dim),
-            "layers.0.feed_forward.w2": (dim, ffn // 2),
-            "layers.0.feed_forward.w3": (ffn // 2, dim),
-        }
-        weights = {f"{name}.weight": draw(*shape) for name, shape in shapes.items()}
-        torch.save(weights | norms, directory / f"consolidated.{rank:02}.pth")
-    params: dict[str, Any] = {
-        "dim": dim,
-        "n_layers": 1,
-        "n_heads": 4,
-        "n_kv_heads": 2,
-        "vocab_size": -1,
-    }
-    params |= {"multiple_of": 256, "norm_eps": 1e-5}
-    (directory / "params.json").write_text(json.dumps(params))
-    return directory
 
 
 def test_the_rotary_layouts_by_hand() -> None:
@@ -284,175 +200,6 @@ def test_a_story(shared_data: Path, tmp_path: Path) -> None:
     theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "stories")
     ids = theirs.generate(torch.tensor([[1]]), max_new_tokens=64, do_sample=False)[0].tolist()
     assert rollout.ids == ids
-
-
-Damage = Callable[[Path], None]
-
-
-def cut(name: str) -> Damage:
-    def damage(directory: Path) -> None:
-        file = directory / name
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-    return damage
-
-
-def replace_text(name: str, old: str, new: str) -> Damage:
-    def damage(directory: Path) -> None:
-        text = (directory / name).read_text()
-        assert old in text
-        (directory / name).write_text(text.replace(old, new))
-
-    return damage
-
-
-SHARD = "model-00002-of-00002.safetensors"
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (cut(SHARD), rf"weights in '.*{SHARD}' cannot be read.*ends within 'model\.layers\."),
-        (lambda d: (d / SHARD).unlink(), rf"{SHARD}' is missing; copy the model again"),
-        (
-            replace_text("config.json", '"intermediate_size": 96', '"intermediate_size": 100'),
-            r"'model\.layers\.0\.mlp\.\w+_proj\.weight' in .* has shape \(.*\b96\b.*\); "
-            r"its config asks for \(.*\b100\b.*\)",
-        ),
-        (
-            replace_text("model.safetensors.index.json", "model.norm.weight", "model.rorm.weight"),
-            r"lacks the tensor 'model\.rorm\.weight' of its index",
-        ),
-        (
-            lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": [1]}'),
-            "is no index of weights; copy the model again",
-        ),
-        (
-            lambda d: (d / "model.safetensors.index.json").unlink(),
-            r"holds no weights: none of model\.safetensors, pytorch_model\.bin",
-        ),
-        (replace_text("config.json", '"llama"', '"mistral"'), "only Llama models are supported"),
-    ],
-)
-def test_damaged_directories(tmp_path: Path, damage: Damage, reason: str) -> None:
-    start = write_theirs(tmp_path / "start")
-    start = convert(start, tmp_path / "two", "hf", "hf", "--shard_gb", "0.0003")
-    assert (start / SHARD).is_file()
-    damage(start)
-    for read in (
-        lambda: convert(start, tmp_path / "out", "hf", "ours"),
-        lambda: load_language_model(start),
-    ):
-        with pytest.raises(DataError, match=reason):
-            read()
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (cut("consolidated.01.pth"), r"consolidated\.01\.pth' cannot be read: it is cut short"),
-        (
-            lambda d: (d / "consolidated.01.pth").unlink(),
-            r"'tok_embeddings\.weight' in '.*consolidated\.00\.pth' has shape \(32, 8\); "
-            r"its config asks for \(.*\)",
-        ),
-        (lambda d: (d / "params.json").unlink(), r"no model of Meta's .* it has no params\.json"),
-        (replace_text("params.json", '"n_heads": 4, ', ""), r"lacks 'n_heads'"),
-        (
-            replace_text("params.json", '"n_kv_heads": 2', '"n_kv_heads": 4'),
-            r"'layers\.0\.attention\.wk\.weight' in .* has shape \(4, 16\); "
-            r"its config asks for \(8, 16\)",
-        ),
-        (
-            replace_text("params.json", "}", ', "use_scaled_rope": true}'),
-            "Llama 3.1 or later .* convert from the model's Hugging Face directory",
-        ),
-    ],
-)
-def test_damaged_files_of_meta(tmp_path: Path, damage: Damage, reason: str) -> None:
-    meta = write_meta_files(tmp_path / "meta", embeddings_by_rows=False)
-    damage(meta)
-    with pytest.raises(DataError, match=reason):
-        convert(meta, tmp_path / "out", "meta", "ours")
-
-
-def llama2c_with(content: Callable[[bytes], bytes], shared_data: Path, tmp_path: Path) -> Path:
-    whole = (shared_data / "stories260K" / "stories260K.bin").read_bytes()
-    path = tmp_path / "model.bin"
-    path.write_bytes(content(whole))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (lambda b: b[:20], "is too short for a header of llama2.c"),
-        (lambda b: b[:700_000], r"ends within 'model\.layers\.\d\.mlp\.\w+\.weight' \(\d+, \d+\)"),
-        (lambda b: b + b"more", r"has 1056544 bytes, its header asks for 1056540"),
-        (lambda b: b"24ka" + b[4:], "of a later format of llama2.c; export it with --version 0"),
-        (lambda b: b"\0" * 28 + b[28:], "no legacy model of llama2.c: a size in its header is 0"),
-    ],
-)
-def test_damaged_files_of_llama2c(
-    shared_data: Path, tmp_path: Path, content: Callable[[bytes], bytes], reason: str
-) -> None:
-    path = llama2c_with(content, shared_data, tmp_path)
-    with pytest.raises(DataError, match=reason):
-        convert(path, tmp_path / "out", "llama2c", "ours")
-
-
-class Malicious:
-    """A pickle that writes a file when it is loaded."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.trace,))
-
-
-@pytest.mark.parametrize("plain", [False, True], ids=["torch.save", "pickle"])
-@pytest.mark.parametrize("form", ["hf", "meta"])
-def test_nothing_is_executed(tmp_path: Path, form: str, plain: bool) -> None:
-    trace = tmp_path / "executed"
-    state = {"model.norm.weight": Malicious(trace)}
-    if form == "hf":
-        source = write_theirs(tmp_path / "source")
-        for file in source.glob("model*.safetensors*"):
-            file.unlink()
-        path = source / "pytorch_model.bin"
-    else:
-        source = write_meta_files(tmp_path / "source", embeddings_by_rows=False)
-        path = source / "consolidated.00.pth"
-    if plain:
-        path.write_bytes(pickle.dumps(state))
-    else:
-        torch.save(state, path)
-    with pytest.raises(DataError, match=r"holds more than tensors|cannot be read"):
-        convert(source, tmp_path / "out", form, "ours")
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (["--from", "hf"], r"holds consolidated\.\*\.pth: a model of Meta's; use --from meta"),
-        (["--from", "meta", "--to", "meta", "--shards", "3"], "shards is 3; it must divide the 2"),
-        (["--from", "meta", "--out", "{here}"], "exists already; choose another place or remove"),
-        (["--from", "gguf"], "--from"),
-        ([], "--from"),
-        (["--from", "meta", "--tokenizer", "{tiny}"], "has 352 pieces, the model 32 ids"),
-        (["--from", "llama2c"], "no file at"),
-    ],
-)
-def test_wrong_orders(tmp_path: Path, options: list[str], reason: str) -> None:
-    meta = write_meta_files(tmp_path / "meta", embeddings_by_rows=False)
-    tiny_tokenizer().save(tmp_path / "tokens")
-    places = {"{here}": str(tmp_path), "{tiny}": str(tmp_path / "tokens")}
-    words = [places.get(option, option) for option in options]
-    with pytest.raises(UserError, match=reason):
-        main([str(meta), "--out", str(tmp_path / "out"), *words])
 
 
 MEASURE = """
