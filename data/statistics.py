@@ -20,7 +20,8 @@ per dialogue with the chosen response; the paper prints 15.7 and 152.5.) Our Tot
 over all comparisons; the paper's is not: its 1.6 turns would be 2.5.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -33,12 +34,15 @@ from data.dataset import latest_revisions, read_table
 from data.schemas import DOMAINS, SAFETY_LABELS, SPLITS, STRENGTHS, Comparison
 
 DISTRIBUTIONS = ("strength", "safety_label", "annotator_id", "batch", "domain", "split")
+PER_BATCH = ("strength", "safety_label")
+"""Annotators' strictness drifts, and policies improve, from one batch to the next."""
 _ORDERS: dict[str, tuple[str, ...]] = {
     "strength": STRENGTHS,
     "safety_label": SAFETY_LABELS,
     "domain": DOMAINS,
     "split": SPLITS,
 }
+_DIGITS = re.compile(r"(\d+)")
 _COUNTS = ("turns", "prompt_tokens", "chosen_tokens", "rejected_tokens")
 
 
@@ -64,6 +68,8 @@ class DatasetStatistics:
     distributions: Mapping[str, Mapping[str, int]]
     """Column → value → comparisons; "" stands for no value. In the order of the scale, where
     there is one, otherwise the most frequent first."""
+    by_batch: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """strength and safety_label → batch → value → comparisons; batches by name, "" for none."""
     tokenizer_hashes: tuple[str, ...]
     """Who counted the tokens."""
 
@@ -87,8 +93,9 @@ def dataset_statistics(directory: Path) -> DatasetStatistics:
         ),
         total=_statistics("Total", records),
         distributions=MappingProxyType(
-            {name: _counts(name, table[name]) for name in DISTRIBUTIONS}
+            {name: _counts(name, _value_counts(table[name])) for name in DISTRIBUTIONS}
         ),
+        by_batch=MappingProxyType({name: _by_batch(name, table) for name in PER_BATCH}),
         tokenizer_hashes=tuple(sorted(hashes)),
     )
 
@@ -123,12 +130,32 @@ def _statistics(source: str, records: list[dict[str, Any]]) -> SourceStatistics:
     )
 
 
-def _counts(name: str, column: pa.ChunkedArray) -> Mapping[str, int]:
+def _by_batch(name: str, table: pa.Table) -> Mapping[str, Mapping[str, int]]:
+    """Batch → value → comparisons, the batches in the order of their names and numbers."""
+    counted = table.group_by(["batch", name]).aggregate([([], "count_all")])
+    parts: dict[str, list[tuple[str | None, int]]] = {}
+    for record in counted.to_pylist():
+        found = parts.setdefault(record["batch"] or "", [])
+        found.append((record[name], record["count_all"]))
+    ordered = sorted(parts, key=lambda batch: [_number(word) for word in _DIGITS.split(batch)])
+    return MappingProxyType({batch: _counts(name, parts[batch]) for batch in ordered})
+
+
+def _number(word: str) -> tuple[int, str]:
+    """Sorts batch 10 behind batch 9."""
+    return (int(word), "") if word.isdecimal() else (-1, word)
+
+
+def _counts(name: str, entries: Iterable[tuple[str | None, int]]) -> Mapping[str, int]:
     counts: dict[str, int] = {}
-    for entry in pc.value_counts(column).to_pylist():
-        value = entry["values"] or ""
-        counts[value] = counts.get(value, 0) + entry["counts"]
+    for value, count in entries:
+        counts[value or ""] = counts.get(value or "", 0) + count
     order = _ORDERS.get(name, ())
     place = {value: number for number, value in enumerate(order)}
     ordered = sorted(counts, key=lambda v: (place.get(v, len(order)), -counts[v], v))
     return MappingProxyType({value: counts[value] for value in ordered})
+
+
+def _value_counts(column: pa.ChunkedArray) -> Iterator[tuple[str | None, int]]:
+    for entry in pc.value_counts(column).to_pylist():
+        yield entry["values"], entry["counts"]

@@ -6,23 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.margins import MARGIN_SCALES
 from data.schemas import Strength
 
 Margin = Literal["none", "small", "large", "scaled"]
 MARGINS: dict[Margin, dict[Strength, float]] = {
     "none": dict.fromkeys(get_args(Strength), 0.0),
-    "small": {
-        "significantly_better": 1.0,
-        "better": 2 / 3,
-        "slightly_better": 1 / 3,
-        "negligibly_better": 0.0,
-    },
-    "large": {
-        "significantly_better": 3.0,
-        "better": 2.0,
-        "slightly_better": 1.0,
-        "negligibly_better": 0.0,
-    },
+    "small": MARGIN_SCALES["small"],
+    "large": MARGIN_SCALES["large"],
     "scaled": dict.fromkeys(get_args(Strength), 0.0),
 }
 """m(r) by strength, Llama 2 Table 27, in units of score."""

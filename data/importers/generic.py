@@ -10,7 +10,7 @@ for which of ours; columns that nobody asked for are ignored.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isclose
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from data.counting import TokenCounter
 from data.errors import ConfigError, DataError
@@ -26,23 +26,16 @@ from data.importers.imported import (
     user,
 )
 from data.importers.records import read_records
+from data.margins import MARGIN_SCALES, MarginScale
 from data.schemas import (
-    STRENGTHS,
     Comparison,
     Demonstration,
     Domain,
     Message,
+    Strength,
     from_record,
     messages_from,
 )
-
-Margins = Literal["small", "large"]
-
-MARGINS: dict[Margins, tuple[float, ...]] = {
-    "small": (1.0, 2 / 3, 1 / 3, 0.0),
-    "large": (3, 2, 1, 0),
-}
-"""Of the strengths from significantly to negligibly better (Llama 2, Table 27)."""
 
 _OPTIONAL = (
     "strength safety_label annotator_id batch chosen_model rejected_model chosen_temperature "
@@ -59,7 +52,7 @@ def read_comparisons(
     domain: Domain,
     source: str,
     columns: Mapping[str, str],
-    margins: Margins = "large",
+    margins: MarginScale = "large",
     strict: bool = False,
 ) -> list[ImportedFile[Comparison]]:
     """Comparisons of any file that `read_records` reads.
@@ -81,7 +74,7 @@ def read_comparisons(
 
     def rows_of(record: Any) -> Iterator[Comparison]:
         values = _named(record, columns)
-        yield _comparison(values, counter, domain, source, MARGINS[margins])
+        yield _comparison(values, counter, domain, source, MARGIN_SCALES[margins])
 
     seen: set[str] = set()
     return _read(paths, rows_of, Comparison, seen, strict)
@@ -135,7 +128,7 @@ def _comparison(
     counter: TokenCounter,
     domain: Domain,
     source: str,
-    margins: Sequence[float],
+    margins: Mapping[Strength, float],
 ) -> Comparison:
     chosen, rejected = _messages(values, "chosen"), _messages(values, "rejected")
     if "prompt" in values:
@@ -205,8 +198,8 @@ def _shared(first: Sequence[Message], second: Sequence[Message]) -> int:
     return next((i for i in range(most) if first[i] != second[i]), max(most, 0))
 
 
-def _strength(margin: float, margins: Sequence[float]) -> str:
-    for strength, value in zip(STRENGTHS, margins, strict=True):
+def _strength(margin: float, margins: Mapping[Strength, float]) -> Strength:
+    for strength, value in margins.items():
         if isclose(margin, value, abs_tol=1e-3):
             return strength
     raise Unusable("margin of no strength")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -57,6 +58,8 @@ class ImportedFile(Generic[R]):
     rows: tuple[R, ...]
     dropped: tuple[Dropped, ...]
     ties: tuple[Vote, ...] = ()
+    seconds: float = 0.0
+    """What reading it took, the counting of tokens included."""
 
     def num_dropped(self, reason: str) -> int:
         """Records dropped for one reason."""
@@ -110,6 +113,7 @@ def import_records(
     Raises:
         DataError: a malformed record under `strict`, or a file without one usable record.
     """
+    began = time.perf_counter()
     rows: list[R] = []
     ties: list[Vote] = []
     dropped: list[Dropped] = []
@@ -118,14 +122,7 @@ def import_records(
             if not isinstance(item, Unusable) and identity_of(item) in seen:
                 item = Unusable("duplicate")
             if isinstance(item, Unusable):
-                if strict and item.reason == "malformed":
-                    raise DataError(
-                        f"{path}:{record.line} is malformed ({record.text[:80]!r}); mend it, or "
-                        "leave --strict away to have such lines set aside"
-                    )
-                text = record.text if item.text is None else item.text
-                line = Dropped(file=str(path), line=record.line, reason=item.reason, text=text)
-                dropped.append(line)
+                dropped.append(_dropped(path, record, item, strict))
                 continue
             seen.add(identity_of(item))
             if isinstance(item, row_type):
@@ -139,7 +136,23 @@ def import_records(
             f"{str(path)!r} holds no record of this format in its {len(dropped)} lines; check "
             "that it is the right file"
         )
-    return ImportedFile(path=path, rows=tuple(rows), dropped=tuple(dropped), ties=tuple(ties))
+    return ImportedFile(
+        path=path,
+        rows=tuple(rows),
+        dropped=tuple(dropped),
+        ties=tuple(ties),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _dropped(path: Path, record: Record, why: Unusable, strict: bool) -> Dropped:
+    if strict and why.reason == "malformed":
+        raise DataError(
+            f"{path}:{record.line} is malformed ({record.text[:80]!r}); mend it, or leave --strict "
+            "away to have such lines set aside"
+        )
+    text = record.text if why.text is None else why.text
+    return Dropped(file=str(path), line=record.line, reason=why.reason, text=text)
 
 
 def publish_files(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data.importers.generic import Margins, read_comparisons, read_demonstrations
+from data.importers.generic import read_comparisons, read_demonstrations
+from data.margins import MarginScale
 from data.schemas import Comparison, Demonstration, Domain
 from rlhf.cli.data_importing import ImportConfig, counter_of, publish_and_report
 from rlhf.cli.parsing import parse
@@ -22,7 +23,7 @@ class ImportGenericConfig(ImportConfig):
     """What to make: demonstrations come from messages, or from prompt and completion."""
     map: dict[str, str] = field(default_factory=dict)
     """Our column = the file's: --map prompt=question --map chosen=good."""
-    margins: Margins = "large"
+    margins: MarginScale = "large"
     """The scale of a column margin (Llama 2, Table 27): large is 3, 2, 1, 0."""
 
 

@@ -89,6 +89,8 @@ def _files_table(files: Sequence[ImportedFile[R]]) -> Table:
             *file.path.absolute().parts[-2:]
         )  # every folder of a publisher may have a test.jsonl
         table.add_row(str(name), "kept", f"{len(file.rows):,}")
+        rate = len(file.rows) / max(file.seconds, 1e-9)
+        table.add_row("", "rows/s", f"{rate:,.0f}")
         table.add_row("", "ties", f"{len(file.ties):,}")
         for reason in reasons:
             table.add_row("", f"dropped: {reason}", f"{file.num_dropped(reason):,}")

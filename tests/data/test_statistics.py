@@ -78,6 +78,31 @@ def test_distributions(tmp_path: Path, make_comparison: Make) -> None:
     }
 
 
+def test_strengths_and_labels_by_batch(tmp_path: Path, make_comparison: Make) -> None:
+    rows = [
+        make_comparison(1, strength="better", batch="week 10", safety_label="both_safe"),
+        make_comparison(2, strength="significantly_better", batch="week 10"),
+        make_comparison(3, strength="better", batch="week 10"),
+        make_comparison(4, strength="better", batch="week 9"),
+        make_comparison(5),
+    ]
+    publish(tmp_path, rows, Comparison, split="train", key="k")
+    found = dataset_statistics(tmp_path).by_batch
+    plain = {name: [(b, dict(c)) for b, c in batches.items()] for name, batches in found.items()}
+    assert plain == {
+        "strength": [
+            ("", {"": 1}),
+            ("week 9", {"better": 1}),  # before 10, which text alone would put first
+            ("week 10", {"significantly_better": 1, "better": 2}),
+        ],
+        "safety_label": [
+            ("", {"": 1}),
+            ("week 9", {"": 1}),
+            ("week 10", {"both_safe": 1, "": 2}),
+        ],
+    }
+
+
 def test_counts_of_two_tokenizers_are_not_mixed(tmp_path: Path, make_comparison: Make) -> None:
     rows = [
         make_comparison(1, source="a", tokenizer_hash="t1"),
