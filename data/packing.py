@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,18 @@ from numpy.typing import NDArray
 from data.errors import DataError
 
 NO_DOCUMENT = -1
+
+
+class Rows(Protocol):
+    """Packed rows, wherever they are kept."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def select(self, rows: NDArray[np.int64]) -> "PackedRows":
+        """Some of the rows; row number −1 stands for an empty one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ def pack_and_locate(
             f"a document has {max(lengths)} tokens and a row holds {length}; "
             "raise the row length or shorten the document"
         )
-    rows = _best_fit(lengths, length)
+    rows = best_fit(lengths, length)
     tokens = np.full((len(rows), length), pad_id, dtype=np.int32)
     numbers = np.full((len(rows), length), NO_DOCUMENT, dtype=np.int32)
     mask = np.zeros((len(rows), length), dtype=np.bool_)
@@ -88,18 +101,27 @@ def pack_and_locate(
     return PackedRows(tokens, numbers, mask), last
 
 
-def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices per row. Rows are kept by free space, so that finding one takes O(capacity)."""
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of the documents of each row.
+
+    Rows are kept by free space, and the bits of a number say which free spaces occur: the smallest
+    that suffices is found at once, however many there are.
+    """
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    occurring = 0
     rows: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         need = lengths[index]
-        room = next((r for r in range(need, capacity + 1) if by_room[r]), None)
-        if room is None:
+        sufficient = occurring >> need
+        if sufficient:
+            room = need + (sufficient & -sufficient).bit_length() - 1
+            row = by_room[room].pop()
+            if not by_room[room]:
+                occurring ^= 1 << room
+        else:
             rows.append([])
             row, room = len(rows) - 1, capacity
-        else:
-            row = by_room[room].pop()
         rows[row].append(index)
         by_room[room - need].append(row)
+        occurring |= 1 << (room - need)
     return rows

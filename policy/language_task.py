@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from data.errors import ConfigError
 from data.mixing import epoch_order
-from data.packing import PackedRows
+from data.packing import Rows
 from data.tokenizer import Tokenizer
 from rlhf.model.config import ModelConfig
 from rlhf.model.heads import LanguageModel
@@ -45,8 +46,8 @@ class LanguageTask:
     """A model directory to start from, or the shape of a fresh model."""
     tokenizer: Path
     """Is saved beside the model."""
-    train: PackedRows
-    validation: PackedRows
+    train: Rows
+    validation: Rows
     batch_rows: int
     """Rows per optimizer step, over all ranks."""
     micro_batch_rows: int
@@ -81,7 +82,7 @@ class LanguageTask:
         """Row numbers of a step's batch; the stream of rows is reshuffled every epoch."""
         positions = np.arange(step * self.batch_rows, (step + 1) * self.batch_rows)
         epochs, places = np.divmod(positions, len(self.train))
-        orders = {e: epoch_order(len(self.train), seed=self.seed, epoch=e) for e in set(epochs)}
+        orders = {e: _order(len(self.train), self.seed, int(e)) for e in set(epochs)}
         return np.array([orders[e][p] for e, p in zip(epochs, places, strict=True)])
 
     def loss(self, module: nn.Module, batch: LanguageBatch) -> tuple[Tensor, Stats]:
@@ -129,7 +130,13 @@ def steps_for(num_rows: int, batch_rows: int, epochs: float) -> int:
     return max(1, round(num_rows * epochs / batch_rows))
 
 
-def _to_batch(source: PackedRows, rows: NDArray[np.int64], num_global: int) -> LanguageBatch:
+@lru_cache(maxsize=2)
+def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """As `epoch_order`, drawn once per epoch and not at every step: 8 bytes a row."""
+    return epoch_order(num_rows, seed=seed, epoch=epoch)
+
+
+def _to_batch(source: Rows, rows: NDArray[np.int64], num_global: int) -> LanguageBatch:
     part = source.select(rows)
     return LanguageBatch(
         torch.from_numpy(part.tokens.astype(np.int64)),

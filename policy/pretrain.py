@@ -1,19 +1,24 @@
 """Pretraining on plain text (Llama 2, section 2.2): packed documents, every token learned."""
 
-from collections.abc import Sequence
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import ConfigError, require_not_negative, require_positive
-from data.packing import PackedRows, pack
+from data.texts import Corpus
+from data.token_cache import packed_corpus
 from data.tokenizer import Tokenizer
 from policy.language_task import LanguageTask, steps_for
 from rlhf.actors.placement import Placement
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.optim import OptimConfig
 from rlhf.model.config import named_size
-from rlhf.run import Run
+from rlhf.run import Run, console
 from rlhf.training import LoopConfig, train
+from rlhf.training_plots import write_loss_curve
+
+TOKENS = "tokens"
+"""Of the run directory: the corpus as packed rows of ids, while the run is not done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,7 @@ class PretrainConfig:
     epochs: float = 1.0
     """Passes over the corpus."""
     validation_share: float = 0.02
-    """Share of the documents that are held out."""
+    """Share that is held out: every so many documents, or the end where whole files are read."""
     seed: int = 0
     """Draws the initial weights and the order of the rows."""
     optim: OptimConfig = OptimConfig(lr=3e-4, warmup_ratio=0.004)
@@ -50,7 +55,7 @@ class PretrainConfig:
 
 
 def pretrain(
-    texts: Sequence[str],
+    corpus: Corpus,
     config: PretrainConfig,
     run: Run,
     *,
@@ -58,14 +63,25 @@ def pretrain(
     engine: EngineConfig,
     placement: Placement,
 ) -> dict[str, float]:
-    """Trains a fresh model on documents; the model lands in the run directory.
+    """Trains a fresh model on documents; model and loss curve land in the run directory.
+
+    The corpus is tokenised into the run directory first, and trained from there: memory does not
+    grow with it. The tokens go when the run is done.
 
     Returns:
-        Final validation metrics: `validation/loss` in nats per token.
+        Final validation metrics, `validation/loss` in nats per token among them, and `tokens`.
     """
-    rows, held_out = _pack(texts, config, Tokenizer.load(tokenizer))
+    vocabulary = Tokenizer.load(tokenizer)
+    with console.status("reading the corpus"):
+        rows, held_out = packed_corpus(
+            corpus,
+            vocabulary,
+            run.directory / TOKENS,
+            row_length=config.row_length,
+            validation_share=config.validation_share,
+        )
     task = LanguageTask(
-        start=named_size(config.size, Tokenizer.load(tokenizer).vocab_size),
+        start=named_size(config.size, vocabulary.vocab_size),
         tokenizer=tokenizer,
         train=rows,
         validation=held_out,
@@ -74,7 +90,7 @@ def pretrain(
         num_steps=steps_for(len(rows), config.batch_rows, config.epochs),
         seed=config.seed,
     )
-    return train(
+    figures = train(
         task,
         run,
         optim=config.optim,
@@ -83,20 +99,6 @@ def pretrain(
         placement=placement,
         name="pretrain",
     )
-
-
-def _pack(
-    texts: Sequence[str], config: PretrainConfig, tokenizer: Tokenizer
-) -> tuple[PackedRows, PackedRows]:
-    """Training and held-out rows; documents longer than a row are cut into pieces."""
-    pieces: list[list[list[int]]] = [[], []]
-    every = max(2, round(1 / config.validation_share)) if config.validation_share else 0
-    for index, ids in enumerate(tokenizer.encode_batch(list(texts))):
-        document = [tokenizer.bos_id, *ids, tokenizer.eos_id]
-        held_out = bool(every) and index % every == 0
-        for start in range(0, len(document), config.row_length):
-            pieces[held_out].append(document[start : start + config.row_length])
-    train_rows, validation_rows = (
-        pack(part, None, length=config.row_length, pad_id=tokenizer.pad_id) for part in pieces
-    )
-    return train_rows, validation_rows
+    write_loss_curve(run.directory)
+    shutil.rmtree(run.directory / TOKENS)
+    return figures

@@ -10,6 +10,7 @@ import pandas as pd
 
 from data.intervals import proportion
 from data.schemas import DOMAINS, SAFETY_LABELS, STRENGTHS
+from rlhf.energy import run_energy
 
 KINDS = ("fact", "howto", "lookalike_verb", "unsafe")
 PROMPTS_PER_KIND = 12
@@ -167,6 +168,7 @@ def _summary(samples: pd.DataFrame, accuracy: Mapping[str, Any]) -> dict[str, An
             "with": {"1": 0.85, "2": 0.8, "4": 0.7, "6": 0.6},
         },
         "stages": {n: {"seconds": s, "tokens_per_second": t} for n, (s, t) in stages.items()},
+        "energy": {n: run_energy(s, gpus=0, cores=2).as_dict() for n, (s, _) in stages.items()},
         "peak_memory_bytes": 3.2e9,
         "seconds": 212.5,
         "seed": 0,

@@ -22,6 +22,7 @@ from policy.evaluation.findings import (
 from policy.evaluation.report_parts import charts, navigation, paragraph, section, table
 from reward.combine import SAFETY_THRESHOLD
 from rlhf import plots
+from rlhf.energy import assumptions
 from rlhf.plot_parts import percent, readable
 
 REPORT_FILE = "report.html"
@@ -53,6 +54,7 @@ def render_report(found: Findings) -> str:
         "Selection among samples": _selection(found),
         "Ghost Attention": _ghost_attention(found),
         "Example dialogues": _dialogues(found),
+        "Energy": _energy(found.summary.get("energy", {})),
         "Time, settings and versions": _cost(found.summary, found.stages),
     }
     bodies = {title: body for title, body in bodies.items() if body}
@@ -245,6 +247,26 @@ def _verdict(row: Mapping[str, Any]) -> str:
     else:
         text, wrong = f"gold helpfulness {row['gold_helpfulness']:.2f}", False
     return f'<div class="verdict{" wrong" if wrong else ""}">{text}</div>'
+
+
+def _energy(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each stage and all of them are estimated to have drawn (Llama 2, Table 2)."""
+    if not stages:
+        return ""
+    rows = [
+        [readable(name), f"{e['device_hours']:.3f}", *_drawn(e["kwh"], e["kg_co2eq"])]
+        for name, e in stages.items()
+    ]
+    totals = (sum(e[key] for e in stages.values()) for key in ("kwh", "kg_co2eq"))
+    rows.append(["all stages", _NONE, *_drawn(*totals)])
+    devices = sorted({e["device"] for e in stages.values()})
+    hours = f"hours of a {' or '.join(devices)}"
+    told = f"Estimated from the time; {assumptions(devices)}."
+    return paragraph(told) + table("Energy", ["stage", hours, "Wh", "g CO2eq"], rows)
+
+
+def _drawn(kwh: float, kg_co2eq: float) -> tuple[str, str]:
+    return f"{1000 * kwh:,.2f}", f"{1000 * kg_co2eq:,.2f}"
 
 
 def _cost(summary: Mapping[str, Any], stages: pd.DataFrame) -> str:

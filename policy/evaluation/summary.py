@@ -41,6 +41,11 @@ def summarize_run(
         },
         "ghost_attention_intervals": recall,
         "stages": {name: stage_cost(directory / name) for name in stages},
+        "energy": {
+            name: energy
+            for name in stages
+            if (energy := read_json(directory / name / FINISHED_FILE).get("energy"))
+        },
         **facts,
         "temperature": _settings(directory / "evaluation")["sampling"]["temperature"],
         "versions": _versions(),

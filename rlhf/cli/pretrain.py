@@ -4,22 +4,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.texts import read_texts
+from data.texts import Documents, open_corpus
+from data.tokenizer import Tokenizer
 from policy.pretrain import PretrainConfig, pretrain
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
+from rlhf.training_plots import LOSS_CURVE
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainCommand:
     """Train a language model from scratch on a text corpus."""
 
-    corpus: Path
-    """Text file with a document per line (plain or .gz), or a dataset of dialogues."""
+    corpus: Path | tuple[Path, ...]
+    """Text (.txt, .gz), Parquet with a column of text, a directory of these, or a dataset of
+    dialogues; several as [one, another]."""
     tokenizer: Path
     """tokenizer.model, or the directory that holds it."""
+    column: str = "text"
+    """Of Parquet files that are no dataset of ours."""
+    documents: Documents = "lines"
+    """What of a text file is a document: each line, or the whole file."""
     out: Path = Path("runs/pretrain")
     """The run directory; the model goes to its model/."""
     train: PretrainConfig = PretrainConfig()
@@ -35,7 +42,8 @@ class PretrainCommand:
 def main(argv: Sequence[str]) -> None:
     """Trains the model, continues an interrupted run, or finds it finished."""
     config = parse(PretrainCommand, argv, prog="rlhf pretrain")
-    texts = read_texts(config.corpus)
+    corpus = open_corpus(config.corpus, column=config.column, documents=config.documents)
+    Tokenizer.load(config.tokenizer)
     restarts = Restarts(config.max_restarts)
     run = begin("pretrain", config)
     if run is None:
@@ -43,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
 
     def work() -> dict[str, float]:
         return pretrain(
-            texts,
+            corpus,
             config.train,
             run,
             tokenizer=config.tokenizer,
@@ -54,4 +62,4 @@ def main(argv: Sequence[str]) -> None:
     with session(config.placement):
         figures = restarts.around(work, run)
     run.finish(**figures)
-    report_line("pretrain", run, **figures)
+    report_line("pretrain", run, **figures, loss_curve=config.out / LOSS_CURVE)

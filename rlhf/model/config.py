@@ -83,12 +83,15 @@ SIZES: dict[str, ModelConfig] = {
         dim=128, num_layers=5, num_heads=4, num_kv_heads=2, ffn_dim=352, context=384,
         tie_embeddings=True,
     ),
+    "nano": ModelConfig(
+        dim=128, num_layers=4, num_heads=4, num_kv_heads=4, ffn_dim=352, context=64,
+    ),
     "7b": ModelConfig(),
     "13b": ModelConfig(dim=5120, num_layers=40, num_heads=40, num_kv_heads=40, ffn_dim=13_824),
     "34b": ModelConfig(dim=8192, num_layers=48, num_heads=64, num_kv_heads=8, ffn_dim=22_016),
     "70b": ModelConfig(dim=8192, num_layers=80, num_heads=64, num_kv_heads=8, ffn_dim=28_672),
 }  # fmt: skip
-"""Published sizes (Llama 2, Table 1), and one for a laptop's CPU."""
+"""Published sizes (Llama 2, Table 1), one for a laptop's CPU, and nanoGPT's for its CPU."""
 
 
 def named_size(name: str, vocab_size: int) -> ModelConfig:

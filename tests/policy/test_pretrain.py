@@ -1,96 +1,182 @@
 """Pretraining on plain text."""
 
+import gzip
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
+import yaml
 
 import policy.pretrain
 from data.errors import ConfigError
-from data.packing import PackedRows
+from data.texts import open_corpus
+from data.tokenizer import Tokenizer
 from policy.language_task import LanguageTask
 from policy.pretrain import PretrainConfig, pretrain
+from rlhf.cli.main import main
 from rlhf.engine.optim import OptimConfig
 from rlhf.metrics import read_metrics
+from rlhf.model.heads import LanguageModel
 from rlhf.model.weights import load_language_model
-from rlhf.run import Run
+from rlhf.run import Run, read_json
+from rlhf.training import LoopConfig, TrainWorker
 from tests.policy.in_process import HERE
-from tests.reward.tiny import TORCH, VOCAB_SIZE, tiny_tokenizer
+from tests.reward.tiny import TORCH, VOCAB_SIZE
 
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("RLHF_SHARED_DATA", ROOT.parent / "shared" / "data"))
+SHAKESPEARE = SHARED / "corpus" / "input.txt.gz"
+NANOGPT = 1.88
+"""Nats per character on the last tenth of tiny Shakespeare, by nanoGPT's README."""
 TEXTS = [f"the quick brown fox jumps over the lazy dog {n % 3}" for n in range(20)]
+CONFIG = PretrainConfig(
+    size="tiny",
+    row_length=64,
+    batch_rows=4,
+    micro_batch_rows=4,
+    epochs=4.0,
+    optim=OptimConfig(lr=3e-3, eps=1e-8),
+)
 
 
 @pytest.fixture
-def task_for(tmp_path: Path, chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`task_for(texts, config)`: the task that pretraining would run."""
-
-    def build(texts: list[str], config: PretrainConfig) -> LanguageTask:
-        tasks: list[LanguageTask] = []
-        monkeypatch.setattr(policy.pretrain, "train", lambda task, *_, **__: tasks.append(task))
-        run = Run(tmp_path / "task", "pretrain", {})
-        pretrain(texts, config, run, tokenizer=chat_model, engine=TORCH, placement=HERE)
-        return tasks[0]
-
-    return build
+def corpus_file(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(TEXTS))
+    return path
 
 
-def real_tokens(rows: PackedRows) -> int:
-    """Tokens but for the padding."""
-    return int((rows.documents >= 0).sum())
+@pytest.fixture
+def learn(tmp_path: Path, corpus_file: Path, chat_model: Path) -> Any:
+    """`learn("name", config)`: figures and run of pretraining on the corpus file."""
+
+    def run_it(name: str, config: PretrainConfig = CONFIG) -> tuple[dict[str, float], Run]:
+        run = Run(tmp_path / name, "pretrain", {})
+        corpus = open_corpus(corpus_file)
+        figures = pretrain(corpus, config, run, tokenizer=chat_model, engine=TORCH, placement=HERE)
+        return figures, run
+
+    return run_it
 
 
-def test_documents_are_held_out_whole(task_for: Any) -> None:
-    config = PretrainConfig(size="tiny", row_length=64, batch_rows=4, validation_share=0.1)
-    task = task_for(TEXTS, config)
-    tokens = [len(ids) + 2 for ids in tiny_tokenizer().encode_batch(TEXTS)]  # with BOS and EOS
-    assert real_tokens(task.validation) == tokens[0] + tokens[10]  # every tenth
-    assert real_tokens(task.train) == sum(tokens) - tokens[0] - tokens[10]
-    # everything is learned but the first token of a document
-    assert int(task.train.loss_mask.sum()) == real_tokens(task.train) - 18
-    assert task.start.vocab_size == VOCAB_SIZE
-    task = task_for(TEXTS, PretrainConfig(size="tiny", validation_share=0.0))
-    assert real_tokens(task.validation) == 0
-
-
-def test_long_documents_are_cut(task_for: Any) -> None:
-    config = PretrainConfig(size="tiny", row_length=16, batch_rows=4, validation_share=0.0)
-    task = task_for(["fox " * 40], config)
-    ids = tiny_tokenizer().encode("fox " * 40)
-    length = len(ids) + 2
-    assert len(task.train) == -(-length // 16) and real_tokens(task.train) == length
-    documents = sorted(
-        row[mask >= 0].tolist()
-        for row, mask in zip(task.train.tokens, task.train.documents, strict=True)
-    )
-    whole = [tiny_tokenizer().bos_id, *ids, tiny_tokenizer().eos_id]
-    assert documents == sorted(whole[start : start + 16] for start in range(0, length, 16))
-
-
-def test_a_model_learns_its_corpus(tmp_path: Path, chat_model: Path) -> None:
-    config = PretrainConfig(
-        size="tiny",
-        row_length=64,
-        batch_rows=4,
-        micro_batch_rows=4,
-        epochs=4.0,
-        optim=OptimConfig(lr=3e-3, eps=1e-8),
-    )
-    run = Run(tmp_path / "run", "pretrain", {})
-    figures = pretrain(TEXTS, config, run, tokenizer=chat_model, engine=TORCH, placement=HERE)
+def test_a_model_learns_its_corpus(learn: Any) -> None:
+    figures, run = learn("run")
     assert figures["validation/loss"] < 2.0  # log 352 = 5.9 to begin with
     assert read_metrics(run.directory)[-1]["validation/loss"] == figures["validation/loss"]
     assert load_language_model(run.model).config.vocab_size == VOCAB_SIZE
+    assert "training" in (run.directory / "loss.svg").read_text()
+    assert not (run.directory / "tokens").exists()  # of no use any more
 
 
-def test_nothing_to_learn(tmp_path: Path, chat_model: Path) -> None:
-    # With a single document, the held-out one, nothing is left to train on.
-    run = Run(tmp_path / "run", "pretrain", {})
+def test_every_token_of_a_pass_is_taken_in(learn: Any, chat_model: Path) -> None:
+    ids = Tokenizer.load(chat_model).encode_batch(TEXTS)
+    figures, _ = learn("run", replace(CONFIG, epochs=1.0, batch_rows=1, validation_share=0.1))
+    held_out = {0, 10}  # every tenth
+    assert figures["tokens"] == sum(len(x) + 2 for n, x in enumerate(ids) if n not in held_out)
+
+
+def test_resuming_equals_never_having_stopped(
+    learn: Any, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, loop=LoopConfig(log_every=2, checkpoint_every=2))
+    whole, through = learn("whole", config)
+    steps = TrainWorker.train
+
+    def stops(self: TrainWorker, first: int, last: int) -> Any:
+        if first == 4:
+            raise KeyboardInterrupt
+        return steps(self, first, last)
+
+    monkeypatch.setattr(TrainWorker, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        learn("parts", config)
+    monkeypatch.setattr(TrainWorker, "train", steps)
+    monkeypatch.setattr("data.token_cache._encoded", None)  # the corpus is not read again
+    parts, again = learn("parts", config)
+    assert parts == whole
+    ours, theirs = (load_language_model(run.model).state_dict() for run in (again, through))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_shape_follows_the_tokenizer(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[LanguageTask] = []
+
+    def stop(task: LanguageTask, *_: Any, **__: Any) -> None:
+        tasks.append(task)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy.pretrain, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        learn("run")
+    (task,) = tasks
+    assert isinstance(task.build(), LanguageModel)
+    assert task.start.vocab_size == VOCAB_SIZE  # type: ignore[union-attr]
+
+
+def test_nothing_to_learn(learn: Any, corpus_file: Path) -> None:
+    corpus_file.write_text("one")  # the held-out document is the only one
     with pytest.raises(ConfigError, match="nothing to train on"):
-        pretrain(
-            ["one"],
-            PretrainConfig(size="tiny"),
-            run,
-            tokenizer=chat_model,
-            engine=TORCH,
-            placement=HERE,
-        )
+        learn("run")
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tokenizer of configs/tiny/characters.yaml."""
+    if not SHAKESPEARE.exists():
+        pytest.skip("the corpus is not here")
+    out = tmp_path_factory.mktemp("characters") / "tokenizer"
+    config = str(ROOT / "configs" / "tiny" / "characters.yaml")
+    words = ["tokenizer", "train", "--config", config, "--input", str(SHAKESPEARE)]
+    assert main([*words, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_token_is_a_character_of_shakespeare(characters: Path) -> None:
+    text = gzip.decompress(SHAKESPEARE.read_bytes()).decode()
+    ids = Tokenizer.load(characters).encode(text)
+    assert len(ids) == len(text) + 1  # a blank before the text
+    assert len(set(ids)) == len(set(text)) == 65
+
+
+def nats_as_nanogpt_counts(model: LanguageModel, ids: list[int]) -> float:
+    """Mean cross-entropy of windows of 64 targets, each predicted from the 1 to 64 before it."""
+    windows = torch.tensor(ids[: len(ids) // 65 * 65]).view(-1, 65)
+    with torch.no_grad():
+        losses = [
+            F.cross_entropy(
+                model.lm_head(model.model(part[:, :-1])).flatten(0, 1), part[:, 1:].flatten()
+            )
+            for part in windows.split(128)[:-1]  # of equal size
+        ]
+    return float(torch.stack(losses).mean())
+
+
+@pytest.mark.slow  # one and a half minutes on two cores: the whole of nanoGPT's run
+def test_shakespeare_is_learned_as_well_as_by_nanogpt(characters: Path, tmp_path: Path) -> None:
+    config = ROOT / "configs" / "tiny" / "shakespeare.yaml"
+    words = ["pretrain", "--config", str(config), "--corpus", str(SHAKESPEARE)]
+    words += ["--tokenizer", str(characters), "--placement.ray", "false"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert read_metrics(tmp_path / "run")[-1]["step"] == 2000
+    loss = read_json(tmp_path / "run" / "finished.json")["validation/loss"]
+    assert loss <= NANOGPT
+    text = gzip.decompress(SHAKESPEARE.read_bytes()).decode()
+    held_out = Tokenizer.load(characters).encode(text[int(0.9 * len(text)) :])
+    model = load_language_model(tmp_path / "run" / "model")
+    assert nats_as_nanogpt_counts(model, held_out) == pytest.approx(loss, abs=0.02)
+
+
+def test_the_config_of_shakespeare_is_nanogpts() -> None:
+    config = yaml.safe_load((ROOT / "configs" / "tiny" / "shakespeare.yaml").read_text())
+    train = config["train"]
+    assert (train["row_length"], train["batch_rows"]) == (64, 12)
+    assert train["optim"]["lr"] == 1e-3 and train["optim"]["betas"] == [0.9, 0.99]
+    # 1,115,394 characters, BOS, a blank for each of the two blocks, EOS: 17,429 rows, the last
+    # tenth held out
+    rows = 17_429 - round(17_429 / 10)
+    assert round(rows * train["epochs"] / 12) == 2000
+    assert round(2000 * train["optim"]["warmup_ratio"]) == 100

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_tables_hold_the_summary(run: Path, page: Page) -> None:
     )
 
 
+def test_energy_is_told_with_what_it_rests_on(page: Page, run: Path) -> None:
+    # 2 + 120 + 90.5 s on 2 cores: 0.118056 h × 5 W = 0.59 Wh; × 1.1 × 0.385 = 0.25 g
+    assert page.rows()["all stages"] == ["-", "0.59", "0.25"]
+    (told,) = [text for text in page.texts["p"] if "CO2eq" in text]
+    assert "5 W per CPU core throughout, a power-usage effectiveness of 1.1 and 0.385 kg" in told
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["energy"]  # as in runs that are older than the estimate
+    assert '<h2 id="energy">' not in render_report(replace(read_findings(run), summary=summary))
+
+
 def test_nothing_is_loaded_from_anywhere(html: str, page: Page) -> None:
     for tag, attributes in page.tags:
         assert tag not in ("link", "img", "iframe", "object", "embed", "base", "form"), tag
@@ -187,7 +198,7 @@ def test_structure_serves_keyboards_and_screen_readers(page: Page) -> None:
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids)) == len(page.all("section"))
     assert [f"#{name}" for name in ids] == [link["href"] for link in page.all("a")]
-    assert len(page.all("table")) == len(page.all("caption")) == 6
+    assert len(page.all("table")) == len(page.all("caption")) == 7
     assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
 
 
@@ -214,7 +225,8 @@ def test_summary_alone_is_enough(copy: Path) -> None:
         shutil.rmtree(copy / name)
     (copy / "summary.json").write_text(json.dumps(summary))
     page = Page(render_report(read_findings(copy)))
-    assert page.texts["h2"] == ["Policies", "Reward models", "Time, settings and versions"]
+    last = ["Energy", "Time, settings and versions"]
+    assert page.texts["h2"] == ["Policies", "Reward models", *last]
     assert "without ties, a win rate of -" in page.texts["p"][0]
     assert page.rows()["win rate without ties"][2] == "-"
 

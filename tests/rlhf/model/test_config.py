@@ -49,7 +49,9 @@ def test_a_named_size_takes_the_tokenizers_vocabulary() -> None:
 
 
 def test_an_unknown_size() -> None:
-    with pytest.raises(ConfigError, match="size is '8b'; known sizes are tiny, 7b, 13b, 34b, 70b"):
+    with pytest.raises(
+        ConfigError, match="size is '8b'; known sizes are tiny, nano, 7b, 13b, 34b, 70b"
+    ):
         named_size("8b", 512)
 
 

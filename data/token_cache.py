@@ -1,0 +1,95 @@
+"""A corpus as packed rows of token ids on disk: made once, then trained from."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from data.durable import removed_on_failure, replace_directory, temporary_of, write_durably
+from data.errors import DataError
+from data.packed_file import PackedFile, PackedWriter
+from data.texts import Corpus
+from data.tokenizer import Tokenizer
+
+KEY_FILE = "made_of.json"
+BATCH_TEXTS = 256
+"""Texts that are tokenised at a time, in native threads."""
+
+
+def packed_corpus(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    directory: Path,
+    *,
+    row_length: int,
+    validation_share: float,
+) -> tuple[PackedFile, PackedFile]:
+    """Training and held-out rows; made in the directory unless they are there.
+
+    Of lines and table rows, every n-th is held out; of whole files, the end of the corpus.
+
+    Args:
+        corpus: its documents get BOS and EOS around them.
+        tokenizer: makes the ids.
+        directory: complete or absent.
+        row_length: tokens per row.
+        validation_share: of the documents, or of the rows of whole files; below 1.
+
+    Raises:
+        DataError: bad texts, or rows that were made of other texts or another vocabulary.
+    """
+    key = {"corpus": corpus.hash, "tokenizer": tokenizer.hash}
+    if not directory.exists():
+        _make(corpus, tokenizer, directory, key, row_length, validation_share)
+    made_of = json.loads((directory / KEY_FILE).read_text(encoding="utf-8"))
+    for name, value in key.items():
+        if made_of[name] != value:
+            raise DataError(
+                f"the {name} is no longer the one that {str(directory)!r} was made of; restore "
+                "it to continue, or choose another --out"
+            )
+    train = PackedFile(directory / "train")
+    if corpus.documents == "files":
+        return train.split(len(train) - round(len(train) * validation_share))
+    return train, PackedFile(directory / "validation")
+
+
+def _make(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    directory: Path,
+    key: dict[str, str],
+    row_length: int,
+    validation_share: float,
+) -> None:
+    every = 0
+    if validation_share and corpus.documents == "lines":
+        every = max(2, round(1 / validation_share))
+    temporary = temporary_of(directory)
+    shutil.rmtree(temporary, ignore_errors=True)
+    with removed_on_failure(temporary):
+        train, validation = (
+            PackedWriter(
+                temporary / part,
+                length=row_length,
+                pad_id=tokenizer.pad_id,
+                vocab_size=tokenizer.vocab_size,
+            )
+            for part in ("train", "validation")
+        )
+        for index, ids in enumerate(_encoded(corpus, tokenizer)):
+            (validation if every and index % every == 0 else train).add(ids)
+        train.close()
+        validation.close()
+        write_durably(temporary / KEY_FILE, json.dumps(key).encode())
+        replace_directory(temporary, directory)
+
+
+def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """The ids of each text, with BOS where a document begins and EOS where it ends."""
+    texts = corpus.texts()
+    while batch := list(islice(texts, BATCH_TEXTS)):
+        for text, ids in zip(batch, tokenizer.encode_batch([t.text for t in batch]), strict=True):
+            begin = [tokenizer.bos_id] if text.begins else []
+            yield begin + ids + ([tokenizer.eos_id] if text.ends else [])

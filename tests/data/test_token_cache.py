@@ -1,0 +1,118 @@
+"""A corpus as rows of ids on disk: which documents go where, made once, complete or absent."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import data.token_cache
+from data.errors import DataError
+from data.packed_file import PackedFile
+from data.packing import NO_DOCUMENT
+from data.texts import Corpus, open_corpus
+from data.token_cache import packed_corpus
+from data.tokenizer import Tokenizer
+from tests.reward.tiny import tiny_tokenizer
+
+TEXTS = [f"the quick brown fox jumps over the lazy dog {n % 3}" for n in range(20)]
+
+
+@pytest.fixture
+def corpus_file(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(TEXTS))
+    return path
+
+
+def cached(
+    path: Path, *, documents: Any = "lines", share: float = 0.1, length: int = 64
+) -> tuple[PackedFile, PackedFile]:
+    return packed_corpus(
+        open_corpus(path, documents=documents),
+        tiny_tokenizer(),
+        path.with_name("tokens"),
+        row_length=length,
+        validation_share=share,
+    )
+
+
+def documents_of(rows: PackedFile) -> list[list[int]]:
+    """The ids of every piece, in the order of the rows."""
+    packed = rows.select(np.arange(len(rows)))
+    found = []
+    for tokens, documents in zip(packed.tokens, packed.documents, strict=True):
+        numbers = [n for n in np.unique(documents) if n != NO_DOCUMENT]
+        found += [tokens[documents == number].tolist() for number in numbers]
+    return found
+
+
+def test_every_so_many_lines_are_held_out(corpus_file: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    whole = [[tokenizer.bos_id, *tokenizer.encode(t), tokenizer.eos_id] for t in TEXTS]
+    train, validation = cached(corpus_file)
+    assert sorted(documents_of(validation)) == sorted([whole[0], whole[10]])  # every tenth
+    assert sorted(documents_of(train)) == sorted(whole[1:10] + whole[11:])
+
+
+def test_nothing_is_held_out(corpus_file: Path) -> None:
+    train, validation = cached(corpus_file, share=0.0)
+    assert (len(documents_of(train)), len(validation)) == (20, 0)
+
+
+def test_of_whole_files_the_end_is_held_out(
+    corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = [tokenizer.bos_id, *tokenizer.encode("\n".join(TEXTS)), tokenizer.eos_id]
+    train, validation = cached(corpus_file, documents="files", share=0.25, length=16)
+    rows = -(-len(ids) // 16)
+    assert len(validation) == round(rows / 4) and len(train) == rows - len(validation)
+    stream = [i for piece in documents_of(train) + documents_of(validation) for i in piece]
+    assert stream == ids
+
+
+def test_it_is_made_once(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cached(corpus_file)
+    monkeypatch.setattr(data.token_cache, "_encoded", None)  # would be called
+    again = cached(corpus_file)
+    assert [documents_of(part) for part in again] == [documents_of(part) for part in first]
+
+
+def test_another_corpus_is_told(corpus_file: Path) -> None:
+    cached(corpus_file)
+    corpus_file.write_text("something else")
+    with pytest.raises(DataError, match=r"the corpus is no longer the one that .*tokens' was made"):
+        cached(corpus_file)
+
+
+def test_bad_texts_leave_nothing(corpus_file: Path) -> None:
+    corpus_file.write_bytes(b"good\n\xff\n")
+    with pytest.raises(DataError, match="line 2"):
+        cached(corpus_file)
+    assert sorted(p.name for p in corpus_file.parent.iterdir()) == ["corpus.txt"]
+
+
+def _killed_while_reading(path: Path) -> None:
+    def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[list[int]]:
+        yield [1, 2, 3]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    data.token_cache._encoded = encoded
+    cached(path)
+
+
+def test_killed_while_reading_it_begins_anew(corpus_file: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_while_reading, args=(corpus_file,)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not corpus_file.with_name("tokens").exists()
+    assert len(documents_of(cached(corpus_file)[0])) == 18
+    assert sorted(p.name for p in corpus_file.parent.iterdir()) == ["corpus.txt", "tokens"]
