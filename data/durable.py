@@ -43,7 +43,17 @@ def write_temporary(path: Path, content: Any) -> Path:
 def put_in_place(temporary: Path, path: Path) -> None:
     """Renames a finished file over `path`, so that it survives a power cut as well."""
     os.rename(temporary, path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def sync_tree(directory: Path) -> None:
+    """Brings a directory with all files in it down to the disk, before it is renamed."""
+    for path in (*directory.rglob("*"), directory):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -38,7 +38,7 @@ from rlhf.actors.workers import share_out
 from rlhf.engine.optim import OptimConfig, learning_rate
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
-from rlhf.run import Run, progress, read_json, write_json
+from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, write_json
 from rlhf.types import Experience, Rollout, merge_stats, stat_values
 
 
@@ -84,6 +84,8 @@ class PpoConfig:
     """Iterations between those whose samples are kept."""
     checkpoint_every: int = 0
     """Iterations between checkpoints; 0 keeps none."""
+    keep_checkpoints: int = KEEP_CHECKPOINTS
+    """How many of the newest stay."""
     seed: int = 0
     """Draws prompts, samples and mini-batches."""
     optim: OptimConfig = OptimConfig(lr=1e-6, schedule="constant", warmup_ratio=0.0)
@@ -95,6 +97,7 @@ class PpoConfig:
         require_positive(
             self, "iterations", "prompts_per_iteration", "minibatch_size", "micro_batch_size",
             "epochs", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "sample_every",
+            "keep_checkpoints",
         )  # fmt: skip
         require_not_negative(self, "kl_coef", "checkpoint_every", "seed")
         for name in ("gamma", "lam"):
@@ -163,7 +166,7 @@ def train_ppo(
             due = config.checkpoint_every and (iteration + 1) % config.checkpoint_every == 0
             if due and iteration + 1 < config.iterations:
                 write_samples(run.directory / SAMPLES_FILE, records)
-                _save_checkpoint(roles, run, iteration + 1, kl_coef)
+                _save_checkpoint(config, roles, run, iteration + 1, kl_coef)
             advance(1, f"score {values['objective/scores']:.2f} KL {values['objective/kl']:.2f}")
     write_samples(run.directory / SAMPLES_FILE, records)
     roles.policy.broadcast(PolicyWorker.save_model, run.model)
@@ -268,7 +271,9 @@ def _summary(
     }
 
 
-def _save_checkpoint(roles: Roles, run: Run, iteration: int, kl_coef: float) -> None:
+def _save_checkpoint(
+    config: PpoConfig, roles: Roles, run: Run, iteration: int, kl_coef: float
+) -> None:
     def write(directory: Path) -> None:
         for name in ("policy", "critic"):
             (directory / name).mkdir()
@@ -276,7 +281,7 @@ def _save_checkpoint(roles: Roles, run: Run, iteration: int, kl_coef: float) -> 
         roles.critic.broadcast(CriticWorker.save_checkpoint, directory / "critic")
         write_json(directory / "ppo.json", {"kl_coef": kl_coef})
 
-    run.checkpoint(iteration, write)
+    run.checkpoint(iteration, write, config.keep_checkpoints)
 
 
 def _resume(config: PpoConfig, roles: Roles, run: Run) -> tuple[int, float]:

@@ -11,7 +11,6 @@ runs/NAME/config.yaml        what ran; `--config` reads it back
 
 import atexit
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,9 @@ from data.durable import (
     LOCK,
     full_disk_is_told,
     keep_lock,
+    put_in_place,
     removed_on_failure,
+    sync_tree,
     temporary_of,
     write_durably,
 )
@@ -41,11 +42,18 @@ NO_RESULTS = (CONFIG_FILE, SECONDS_FILE, LOCK)
 """Files of a run that has only been begun."""
 TITLE = "# rlhf "
 """Begins the first line of a run's config; the command follows."""
+STEP = "step-"
+"""Begins the name of a checkpoint; its number follows."""
 STATE_FILE = "run.json"
 """Written last into a checkpoint."""
 KEEP_CHECKPOINTS = 2
-MAY_CHANGE = ("out", "placement", "reward_placement", "max_restarts")
-"""Settings with which a run may be continued that began with others: they change no result."""
+"""Of the newest, unless a config says otherwise."""
+MAY_CHANGE = {
+    "out", "placement", "reward_placement", "max_restarts", "keep_checkpoints",
+    "engine.kind", "zero_stage", "offload_optimizer", "recompute_activations",
+}  # fmt: skip
+"""Settings (or groups of them, wherever they stand) with which a run may be continued that began
+with others: they change no result but for the last digits of sums."""
 
 console = Console(stderr=True)
 
@@ -66,7 +74,6 @@ class Run:
             DataError: its config is damaged.
         """
         self.directory = directory
-        self._num_workers = config.get("placement", {}).get("workers")
         self._started = time.monotonic()
         self._seconds_before = 0.0
         if self.finished:  # perhaps where nothing can be written
@@ -81,7 +88,6 @@ class Run:
             )
         if _has_results(directory):
             _check_same_run(directory, command, config)
-            self._check_checkpoint()
             self._seconds_before = _seconds_of(directory)
         else:
             _begin(directory, command, config)
@@ -117,46 +123,43 @@ class Run:
 
     def resume(self) -> tuple[int, Path | None]:
         """The step to continue with and the newest complete checkpoint, or (0, None)."""
-        newest = self._newest_checkpoint()
-        return (0, None) if newest is None else (read_json(newest)["step"], newest.parent)
+        complete = [stored for stored in self._stored() if (stored / STATE_FILE).exists()]
+        return (_step_of(complete[-1]), complete[-1]) if complete else (0, None)
 
     def metrics(self, first_step: int) -> MetricsLog:
         """The metrics file, without the steps from `first_step` on."""
         return MetricsLog(self.directory, first_step)
 
-    def checkpoint(self, step: int, write: Callable[[Path], Any]) -> None:
+    def checkpoint(
+        self, step: int, write: Callable[[Path], Any], keep: int = KEEP_CHECKPOINTS
+    ) -> None:
         """Saves a checkpoint: `write` fills a directory, which then appears whole.
 
         Args:
             step: the step to continue with.
             write: puts everything needed into the directory it receives.
+            keep: checkpoints that stay, the newest; older ones are deleted.
         """
-        temporary = self._checkpoints / f".step-{step:06d}.tmp"
+        temporary = self._checkpoints / f".{STEP}{step:06d}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         with removed_on_failure(temporary), full_disk_is_told(self.directory):
             temporary.mkdir(parents=True)
             write(temporary)
-            write_json(temporary / STATE_FILE, {"step": step, "workers": self._num_workers})
-        final = self._checkpoints / f"step-{step:06d}"
+            write_json(temporary / STATE_FILE, {"step": step})
+            sync_tree(temporary)
+        final = self._checkpoints / f"{STEP}{step:06d}"
         shutil.rmtree(final, ignore_errors=True)
-        os.rename(temporary, final)
-        for old in sorted(self._checkpoints.glob("step-*"))[:-KEEP_CHECKPOINTS]:
+        put_in_place(temporary, final)
+        for old in self._stored()[:-keep]:
             shutil.rmtree(old)
         self._keep_seconds()
 
-    def _newest_checkpoint(self) -> Path | None:
-        """The last file of the newest complete checkpoint."""
-        return max(self._checkpoints.glob(f"step-*/{STATE_FILE}"), default=None)
-
-    def _check_checkpoint(self) -> None:
-        newest = self._newest_checkpoint()
-        written_by = self._num_workers if newest is None else read_json(newest)["workers"]
-        if written_by != self._num_workers:
-            raise ConfigError(
-                f"the checkpoints in {str(self.directory)!r} are of {written_by} workers, yours "
-                f"are {self._num_workers}; continue with as many, or delete its checkpoints/ to "
-                "start anew"
-            )
+    def _stored(self) -> list[Path]:
+        """Checkpoints, the oldest first."""
+        found = self._checkpoints.glob(f"{STEP}*")
+        return sorted(
+            (path for path in found if path.name.removeprefix(STEP).isdigit()), key=_step_of
+        )
 
     def _keep_seconds(self) -> None:
         """For the next session; where it fails, only a figure is wrong."""
@@ -194,6 +197,10 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
         yield advance
 
 
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(STEP))
+
+
 def _begin(directory: Path, command: str, config: Mapping[str, Any]) -> None:
     (directory / SECONDS_FILE).unlink(missing_ok=True)  # of another start, perhaps another run
     text = yaml.safe_dump(dict(config), sort_keys=False)
@@ -217,7 +224,8 @@ def _check_no_stranger(directory: Path) -> None:
 def _check_same_run(directory: Path, command: str, config: Mapping[str, Any]) -> None:
     there, here = _read_config(directory), {"command": command} | _flat(config)
     for key in sorted({*there, *here}):
-        if key.partition(".")[0] not in MAY_CHANGE and there.get(key) != here.get(key):
+        may_change = MAY_CHANGE.intersection((key, *key.split(".")))
+        if not may_change and there.get(key) != here.get(key):
             raise ConfigError(
                 f"{str(directory)!r} holds another run: its {key} is {there.get(key)!r}, "
                 f"yours is {here.get(key)!r}; choose another --out, or delete it to start anew"

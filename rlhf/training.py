@@ -20,7 +20,7 @@ from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig, learning_rate
 from rlhf.metrics import read_metrics
-from rlhf.run import Run, progress
+from rlhf.run import KEEP_CHECKPOINTS, Run, progress
 from rlhf.types import Mean, Stats, merge_stats, stat_values
 
 D = TypeVar("D")
@@ -67,9 +67,11 @@ class LoopConfig:
     """Steps between validations; 0 validates at the end only."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 keeps none."""
+    keep_checkpoints: int = KEEP_CHECKPOINTS
+    """How many of the newest stay."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "log_every")
+        require_positive(self, "log_every", "keep_checkpoints")
         for name in ("evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more")
@@ -190,7 +192,11 @@ def _steps(
                 and step % loop.checkpoint_every == 0
                 and step < task.num_steps
             ):
-                run.checkpoint(step, lambda d: workers.broadcast(TrainWorker.save_checkpoint, d))
+                run.checkpoint(
+                    step,
+                    lambda directory: workers.broadcast(TrainWorker.save_checkpoint, directory),
+                    loop.keep_checkpoints,
+                )
     num_tokens = sum(line[NUM_TOKENS] for line in read_metrics(run.directory))
     return evaluated | {"tokens": num_tokens}
 

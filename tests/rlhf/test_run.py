@@ -222,14 +222,25 @@ def test_a_crash_while_writing_leaves_the_checkpoint_before(run: Run) -> None:
     ]
 
 
-def test_checkpoints_belong_to_a_number_of_workers(begun: Run) -> None:
-    two = changed(placement={"workers": 2})
-    again = Run(begun.directory, "sft", two)  # nothing depends on it yet; config.yaml says 1
-    again.checkpoint(10, put("of two"))
-    assert Run(begun.directory, "sft", two).resume()[0] == 10
-    reason = "the checkpoints in .* are of 2 workers, yours are 1; continue with as many"
-    with pytest.raises(ConfigError, match=reason):
-        Run(begun.directory, "sft", CONFIG)
+def test_so_many_checkpoints_are_kept_as_wished(run: Run) -> None:
+    for step in (999_998, 999_999, 1_000_000, 1_000_001):
+        run.checkpoint(step, put(f"state {step}"), keep=3)
+    assert run.resume()[0] == 1_000_001  # by number, not as words
+    names = {p.name for p in (run.directory / "checkpoints").iterdir()}
+    assert names == {"step-999999", "step-1000000", "step-1000001"}
+
+
+def test_what_changes_no_result_may_change(tmp_path: Path) -> None:
+    def config(kind: str, stage: int, keep: int) -> dict[str, Any]:
+        engine = {"kind": kind, "zero_stage": stage, "precision": "fp32"}
+        return {"engine": engine, "train": {"loop": {"keep_checkpoints": keep}}}
+
+    Run(tmp_path, "sft", config("auto", 1, 2)).checkpoint(10, put("good"))
+    assert Run(tmp_path, "sft", config("deepspeed", 3, 5)).resume()[0] == 10
+    other = config("auto", 1, 2)
+    other["engine"]["precision"] = "bf16"
+    with pytest.raises(ConfigError, match=r"its engine\.precision is 'fp32', yours is 'bf16'"):
+        Run(tmp_path, "sft", other)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(
@@ -265,7 +276,7 @@ where = sys.argv[2]
 if where == "before run.json":
     module.write_json = die
 elif where == "before the rename":
-    module.os.rename = die
+    module.put_in_place = die
 def write(d):
     (d / "state.pt").write_text("half")
     if where == "while writing":

@@ -127,7 +127,7 @@ def test_a_crash_in_the_middle_of_a_checkpoint(
     def torn(engine: TorchEngine, directory: Path) -> None:
         save(engine, directory)
         if next(calls) == 1:
-            path = directory / "state.pt"
+            path = directory / "rank-00000.safetensors"
             path.write_bytes(path.read_bytes()[:100])
             raise PowerCut
 
