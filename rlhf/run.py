@@ -4,7 +4,7 @@ runs/NAME/config.yaml        what ran; `--config` reads it back
           metrics.jsonl      one line per step
           checkpoints/step-000100/    complete or absent
           model/             a Hugging Face directory
-          finished.json      exists once the run is complete
+          finished.json      exists once the run is complete; results, time, energy
           .lock              of the process that works here
           .seconds.json      what sessions that did not finish took
 """
@@ -33,6 +33,8 @@ from data.durable import (
     write_durably,
 )
 from data.errors import ConfigError, DataError
+from rlhf.actors.placement import usable_cores
+from rlhf.energy import Energy, gpus_held, run_energy
 from rlhf.metrics import MetricsLog
 
 CONFIG_FILE = "config.yaml"
@@ -74,6 +76,7 @@ class Run:
             DataError: its config is damaged.
         """
         self.directory = directory
+        self._gpus = gpus_held(command, config)
         self._started = time.monotonic()
         self._seconds_before = 0.0
         if self.finished:  # perhaps where nothing can be written
@@ -104,8 +107,9 @@ class Run:
         return (self.directory / FINISHED_FILE).exists()
 
     def finish(self, **summary: Any) -> None:
-        """Marks the run complete; `summary` lands in finished.json beside the seconds it took."""
-        write_json(self.directory / FINISHED_FILE, {"seconds": self.seconds, **summary})
+        """Marks the run complete; `summary` lands in finished.json beside its time and energy."""
+        cost = {"seconds": self.seconds, "energy": self.energy.as_dict()}
+        write_json(self.directory / FINISHED_FILE, {**cost, **summary})
         (self.directory / SECONDS_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._checkpoints, ignore_errors=True)
 
@@ -116,6 +120,11 @@ class Run:
         Of a session that was killed, what came after its last checkpoint is not known.
         """
         return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def energy(self) -> Energy:
+        """An estimate for all sessions."""
+        return run_energy(self.seconds, gpus=self._gpus, cores=usable_cores())
 
     @property
     def _checkpoints(self) -> Path:

@@ -85,5 +85,5 @@ def report_line(command: str, run: Run, **figures: Any) -> None:
         f"{name.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
         for name, value in figures.items()
     )
-    line = f"{command}: {run.directory} in {run.seconds:.0f} s; {shown}"
+    line = f"{command}: {run.directory} in {run.seconds:.0f} s, {run.energy}; {shown}"
     console.print(line, highlight=False, soft_wrap=True)

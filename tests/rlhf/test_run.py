@@ -13,6 +13,7 @@ import yaml
 
 from data import durable
 from data.errors import ConfigError, DataError
+from rlhf.actors.placement import usable_cores
 from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, write_json
 
 CONFIG: dict[str, Any] = {
@@ -312,6 +313,11 @@ def test_a_finished_run(run: Run) -> None:
     summary = read_json(run.directory / "finished.json")
     assert (summary["loss"], summary["tokens"]) == (1.5, 7)
     assert 0 <= summary["seconds"] < 60
+    energy = summary["energy"]  # 5 W per core, all of them for so long
+    assert energy["kwh"] == pytest.approx(energy["device_hours"] * 0.005)
+    assert energy["device_hours"] == pytest.approx(
+        summary["seconds"] / 3600 * usable_cores(), rel=0.1
+    )
     assert not (run.directory / "checkpoints").exists()
 
 
