@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlhf.model.config import ModelConfig
+from rlhf.model.linear import Linear
 from rlhf.model.logprobs import TokenLogprobs, token_logprobs
 from rlhf.model.transformer import Transformer
 
@@ -16,7 +17,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Transformer(config)
-        self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.dim, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 

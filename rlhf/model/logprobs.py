@@ -4,7 +4,7 @@ Everything here is token-aligned: index t speaks about tokens[:, t], so
 logprobs[:, t] = log π(tokens[:, t] | tokens[:, :t]) and index 0, which nothing predicts, is 0.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +45,9 @@ def token_logprobs(
         temperature: divides the logits, as the sampler did.
         with_entropy: whether to compute the entropy too.
     """
-    predicts = torch.zeros_like(mask)
-    predicts[:, :-1] = mask[:, 1:]  # the shift: position t − 1 predicts token t
-    wanted, chosen_ids = hidden[predicts], tokens[mask]
+    # The shift: position t − 1 predicts token t.
+    predicts = mask.flatten().nonzero().squeeze(1) - 1
+    wanted, chosen_ids = hidden.flatten(0, 1).index_select(0, predicts), tokens[mask]
     size = max(1, CHUNK_LOGITS // head.out_features)
     if wanted.shape[0] <= size:
         chosen, entropies = _chosen(wanted, head, chosen_ids, temperature, with_entropy)
@@ -65,15 +65,39 @@ def token_logprobs(
 
 
 def _chosen(
-    hidden: Tensor, head: nn.Linear, ids: Tensor, temperature: float, with_entropy: bool
+    hidden: Tensor, head: nn.Module, ids: Tensor, temperature: float, with_entropy: bool
 ) -> tuple[Tensor, Tensor]:
     """[n] log-probabilities of ids, and entropies (empty where not asked for), of [n, dim]."""
-    log_probs = (head(hidden).float() / temperature).log_softmax(dim=-1)
-    chosen = log_probs.gather(1, ids[:, None]).squeeze(1)
-    if not with_entropy:
-        return chosen, chosen.new_empty(0)
-    detached = log_probs.detach()
-    return chosen, -(detached.exp() * detached).sum(dim=-1)
+    logits = head(hidden).float()
+    if temperature != 1:
+        logits = logits / temperature
+    return _ChosenLogprobs.apply(logits, ids, with_entropy)  # type: ignore[no-untyped-call]
+
+
+class _ChosenLogprobs(torch.autograd.Function):
+    """log softmax(logits)[ids], and the entropy of the softmax, without gradient.
+
+    The gradient of the logits is (one-hot of the chosen − softmax) times that of the result: made
+    at once, where gathering from a log-softmax fills a matrix with zeros first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        log_probs = logits.log_softmax(dim=-1)
+        ids = ids[:, None]
+        ctx.save_for_backward(log_probs, ids)
+        entropy = log_probs.new_empty(0)
+        if with_entropy:
+            entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
+        ctx.mark_non_differentiable(entropy)
+        return log_probs.gather(1, ids).squeeze(1), entropy
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        log_probs, ids = ctx.saved_tensors
+        grad = grad[:, None]
+        return log_probs.exp().mul_(-grad).scatter_add_(1, ids, grad), None, None
 
 
 def align_values(values: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Rotary position embedding, in the half-split layout of Hugging Face's Llama."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,27 @@ def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates x [B, H, T, D] by the angles of its positions."""
-    first, second = x.chunk(2, dim=-1)
-    rotated = torch.cat((-second, first), dim=-1)
-    return (x * cos + rotated * sin).to(x.dtype)
+    return _Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+
+
+class _Rotation(torch.autograd.Function):
+    """Its gradient is the rotation back, so that nothing but the tables is kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(grad, cos, sin, -1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    half = x.shape[-1] // 2
+    rotated = x * cos
+    rotated[..., :half].addcmul_(x[..., half:], sin[..., half:], value=-direction)
+    rotated[..., half:].addcmul_(x[..., :half], sin[..., :half], value=direction)
+    return rotated.to(x.dtype)

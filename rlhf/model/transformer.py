@@ -11,13 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rlhf.model.attention import (
-    Attention,
-    AttentionInputs,
-    document_mask,
-    document_positions,
-)
+from rlhf.model.attention import Attention, AttentionInputs
 from rlhf.model.config import ModelConfig
+from rlhf.model.documents import documents_layout, rows_layout
+from rlhf.model.linear import Linear
+from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import rope_frequencies, rope_tables
 
 
@@ -26,12 +24,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.gate_proj = Linear(config.dim, config.ffn_dim, bias=False)
+        self.up_proj = Linear(config.dim, config.ffn_dim, bias=False)
+        self.down_proj = Linear(config.ffn_dim, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, dim] → [B, T, dim]."""
+        """[N, dim] → [N, dim]."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -40,13 +38,13 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.input_layernorm = RMSNorm(config.dim, eps=config.norm_eps)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.dim, eps=config.norm_eps)
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, shared: AttentionInputs) -> Tensor:
-        """[B, T, dim] → [B, T, dim]."""
+        """[N, dim] → [N, dim]."""
         x = x + self.self_attn(self.input_layernorm(x), shared)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -61,7 +59,7 @@ class Transformer(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.recompute_activations = False
         """Whether training keeps only the input of each block and computes the rest again."""
         frequencies = rope_frequencies(config.head_dim, config.rope_base, config.rope_scaling)
@@ -88,18 +86,20 @@ class Transformer(nn.Module):
                 without seeing each other; needs `documents`.
 
         Returns:
-            [B, T, dim] after the final norm.
+            [B, T, dim] after the final norm; 0 where padding is marked.
         """
         if documents is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-            mask = None
+            layout = rows_layout(len(tokens), tokens.shape[1], tokens.device)
         else:
-            positions = document_positions(documents, branches)
-            mask = document_mask(documents, branches)
-        cos, sin = rope_tables(positions, self.frequencies)
-        shared = AttentionInputs(cos, sin, mask)
-        x = self.embed_tokens(tokens)
+            layout = documents_layout(documents, branches, self.embed_tokens.weight.dtype)
+        cos, sin = rope_tables(layout.positions[:, None], self.frequencies)
+        shared = AttentionInputs(cos, sin, layout)
+        real = tokens.flatten() if layout.places is None else tokens.flatten()[layout.places]
+        x = self.embed_tokens(real)
         recompute = self.recompute_activations and torch.is_grad_enabled()
         for layer in self.layers:
             x = checkpoint(layer, x, shared, use_reentrant=False) if recompute else layer(x, shared)
-        return self.norm(x)
+        x = self.norm(x)
+        if layout.places is not None:
+            x = x.new_zeros(tokens.numel(), x.shape[1]).index_copy(0, layout.places, x)
+        return x.view(*tokens.shape, x.shape[1])
