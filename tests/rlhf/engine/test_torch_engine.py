@@ -17,7 +17,7 @@ from rlhf.engine.optim import OptimConfig
 from rlhf.engine.torch_engine import TorchEngine
 from rlhf.model.heads import LanguageModel
 from rlhf.types import Mean, Stats, stat_values
-from tests.tiny_models import random_tokens, small_language_model
+from tests.tiny_models import random_tokens, small_language_model, small_scalar_model
 
 OPTIM = OptimConfig(lr=1e-2, clip_norm=0.5)
 
@@ -177,6 +177,50 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     assert module.lm_head.weight is module.model.embed_tokens.weight
 
 
+def test_bf16_loses_no_update_that_it_cannot_represent(tmp_path: Path) -> None:
+    # Constant gradients: every AdamW step is the rate itself. Between 1 and 0.5, bf16 has steps of
+    # 2⁻⁸ = 0.0039; 1e-4 alone is rounded away, 40 of them make 1 − 0.004 = 0.996, in bf16 0.99609.
+    module = Weighted()
+    nn.init.ones_(module.weight)
+    optim = OptimConfig(weight_decay=0.0, eps=1e-12, clip_norm=100.0)
+    engine = TorchEngine(module, optim, "bf16")
+    engine.train_step([torch.ones(1, 2)], dot, 1e-4)
+    assert module.weight.dtype is torch.bfloat16
+    assert module.weight.tolist() == [[1.0, 1.0]]
+    assert engine.gather_weights()["weight"].tolist()[0] == pytest.approx([1 - 1e-4] * 2)
+    engine.save(tmp_path)
+    other = TorchEngine(Weighted(), optim, "bf16")
+    other.load(tmp_path)
+    for _ in range(39):
+        other.train_step([torch.ones(1, 2)], dot, 1e-4)
+    assert other.gather_weights()["weight"].tolist()[0] == pytest.approx([0.996] * 2, abs=1e-6)
+    assert other.module.weight.tolist() == [[0.99609375, 0.99609375]]  # type: ignore[operator]
+
+
+def test_bf16_adds_micro_batches_up_in_float32() -> None:
+    # 256 + 1 is no number of bf16, so a sum in bf16 stays at 256 whatever the ones add
+    engine = TorchEngine(Weighted(), OptimConfig(clip_norm=1e9), "bf16")
+    shares = [torch.tensor([[256.0, 0.0]])] + [torch.tensor([[1.0, 0.0]])] * 8
+    assert engine.train_step(shares, dot, 0.1)["grad_norm"].total == 264.0
+
+
+def test_bf16_scores_are_float32() -> None:
+    scalar = small_scalar_model().to(torch.bfloat16)
+    values = scalar(random_tokens(2, 5))
+    assert values.dtype is torch.float32
+    assert not torch.equal(values, values.to(torch.bfloat16).float())  # finer than bf16's steps
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_tied_weights_are_gathered_under_both_names(precision: Any) -> None:
+    engine = TorchEngine(small_language_model(tie_embeddings=True), OPTIM, precision)
+    train(engine, range(1))
+    weights = engine.gather_weights()
+    assert weights.keys() == engine.module.state_dict().keys()
+    assert torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
 def test_which_engine_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     module, alone, one_of_two = Weighted(), Rank(), Rank(index=1, world_size=2)
     for kind in ("auto", "torch"):
@@ -190,6 +234,15 @@ def test_which_engine_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
         build_engine(module, EngineConfig(), OPTIM, one_of_two)
     with pytest.raises(ConfigError, match="zero_stage is 4; ZeRO has stages 0 to 3"):
         EngineConfig(zero_stage=4)
+
+
+def test_where_offloading_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"is for DeepSpeed; set engine\.kind to deepspeed"):
+        EngineConfig(kind="torch", offload_optimizer=True)
+    with pytest.raises(ConfigError, match="needs a zero_stage of 1, 2 or 3; it is 0"):
+        EngineConfig(offload_optimizer=True, zero_stage=0)
+    with pytest.raises(ConfigError, match="one worker trains with plain torch; set"):
+        build_engine(Weighted(), EngineConfig(offload_optimizer=True), OPTIM, Rank())
 
 
 def test_an_address_that_nothing_listens_on() -> None:

@@ -1,0 +1,55 @@
+"""kill -9 at any moment during saving: the last complete checkpoint is there, bit for bit."""
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.rlhf.engine.saving import fresh_engine, state_of, take_step, train_until_killed
+
+
+def rounds(directory: Path, number: int) -> tuple[int, int]:
+    """Starts, kills and starts again; steps saved at the end, and how often a save was torn."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([train_until_killed.__module__])
+    engine, steps, saved, torn = fresh_engine(), 0, 0, 0
+    draw = random.Random(0)
+    for _ in range(number):
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (directory / "run", directory / "scratch", theirs)
+        process = context.Process(target=train_until_killed, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        assert ours.poll(60)
+        resumed, state = ours.recv()
+        assert resumed >= saved  # every checkpoint that was finished, and perhaps one more
+        while steps < resumed:
+            take_step(engine, steps)
+            steps += 1
+        assert state == state_of(engine, directory / "expected")
+        assert ours.poll(60)
+        saved = ours.recv()
+        time.sleep(draw.uniform(0, 0.03))
+        process.kill()
+        process.join()
+        while True:
+            try:
+                saved = ours.recv()
+            except EOFError:
+                break
+        torn += any((directory / "run" / "checkpoints").glob(".step-*"))
+    return saved, torn
+
+
+def test_a_few_times(tmp_path: Path) -> None:
+    saved, _ = rounds(tmp_path, 4)
+    assert saved >= 4
+
+
+@pytest.mark.slow  # sixty processes
+def test_many_times(tmp_path: Path) -> None:
+    saved, torn = rounds(tmp_path, 60)
+    assert saved >= 60
+    assert torn > 10  # most kills come while a checkpoint is being written
