@@ -36,6 +36,7 @@ from reward.score import RewardModels, Scores
 from rlhf.actors.group import WorkerGroup
 from rlhf.actors.workers import share_out
 from rlhf.engine.optim import OptimConfig, learning_rate
+from rlhf.engine.weight_sync import check_versions
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
 from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, write_json
@@ -183,9 +184,12 @@ def _generate(
         config.sampling,
         eos_id=chat.tokenizer.eos_id,
         seed=config.seed * 1_000_003 + iteration,
+        policy_version=iteration,
     )
     parts = roles.policy.scatter(PolicyWorker.generate, requests)
-    return [rollout for part in parts for rollout in part]
+    rollouts = [rollout for part in parts for rollout in part]
+    check_versions(rollouts, iteration)
+    return rollouts
 
 
 def _experience(

@@ -18,6 +18,7 @@ from rlhf.actors.workers import GenerationRequest
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig
+from rlhf.engine.weight_sync import SamplerWeights
 from rlhf.generation.generator import generate
 from rlhf.model.init import init_scalar_head
 from rlhf.model.logprobs import align_values
@@ -68,21 +69,21 @@ class PolicyWorker:
         self._reference = load_language_model(reference).to(self._device, engine.dtype).eval()
         module = load_language_model(model).to(self._device)
         self._engine = build_engine(module, engine, optim, seat.rank)
-        self._sampler = module
         if self._engine.sharded:  # the sampler then needs a whole copy, gathered once per iteration
-            self._sampler = load_language_model(model).to(self._device, engine.dtype).eval()
+            module = load_language_model(model).to(self._device, engine.dtype).eval()
+        self._sampler = SamplerWeights(module)
         self._version = 0
 
     def generate(self, request: GenerationRequest) -> list[Rollout]:
-        """One response per prompt from the current weights."""
+        """One response per prompt from the weights of the version that is asked for."""
         return generate(
-            self._sampler,
+            self._sampler.at(request.policy_version),
             request.prompts,
             request.sampling,
             eos_id=request.eos_id,
             seed=request.seed,
             streams=request.streams,
-            policy_version=self._version,
+            policy_version=request.policy_version,
         )
 
     @torch.no_grad()
@@ -108,8 +109,7 @@ class PolicyWorker:
             ]
             parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
         self._version += 1
-        if self._engine.sharded:
-            self._engine.copy_weights_to(self._sampler)
+        self._sampler.sync(self._engine, self._version)
         return _renamed(merge_stats(parts), "policy")
 
     def save_checkpoint(self, directory: Path) -> None:
@@ -120,8 +120,7 @@ class PolicyWorker:
         """Restores engine state; every rank calls."""
         self._engine.load(directory)
         self._version = version
-        if self._engine.sharded:
-            self._engine.copy_weights_to(self._sampler)
+        self._sampler.sync(self._engine, version)
 
     def save_model(self, directory: Path) -> None:
         """The model directory; every rank calls, rank 0 writes."""

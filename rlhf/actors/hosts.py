@@ -126,9 +126,7 @@ def take_hosts(placement: Placement) -> Hosts:
             return hosts
         hosts.kill()
     host = ray.remote(concurrency_groups={WATCH: 1})(Host)  # type: ignore[call-overload]
-    actor = host.options(
-        num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker
-    )
+    actor = host.options(num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker)
     actors: list[Any] = [actor.remote() for _ in range(placement.workers)]
     return Hosts(actors, actors[0].address.remote() if placement.workers > 1 else "")
 

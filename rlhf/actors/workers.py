@@ -25,6 +25,8 @@ class GenerationRequest:
     sampling: SamplingConfig
     eos_id: int
     seed: int
+    policy_version: int = 0
+    """Of the weights that must sample; those of a frozen model are 0."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def share_out(
     *,
     eos_id: int,
     seed: int,
+    policy_version: int = 0,
 ) -> list[GenerationRequest]:
     """Contiguous shares, so that equal prompts stay together and are read once."""
     size = -(-len(prompts) // num_workers)
@@ -119,6 +122,7 @@ def share_out(
             sampling,
             eos_id,
             seed,
+            policy_version,
         )
         for start in starts
     ]

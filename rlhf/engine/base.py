@@ -74,8 +74,12 @@ class TrainEngine(Protocol):
         """The full state dict in float32 on the CPU. Every rank calls; only rank 0 receives it."""
         ...
 
-    def copy_weights_to(self, target: nn.Module) -> None:
-        """Writes the full weights into a plain module of the same shape. Every rank calls."""
+    def copy_weights_to(self, target: nn.Module) -> dict[str, int]:
+        """Writes the full weights into a plain module of the same shape. Every rank calls.
+
+        Returns:
+            The checksum of each as it was sent; see rlhf/engine/weight_sync.py.
+        """
         ...
 
     def save(self, directory: Path) -> None:

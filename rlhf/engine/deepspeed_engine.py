@@ -22,6 +22,7 @@ from rlhf.engine.optim import (
     set_steps_taken,
     steps_taken,
 )
+from rlhf.engine.weight_sync import checksum
 from rlhf.types import Mean, Stats, merge_stats
 
 SECONDS_TO_MEET = 60.0
@@ -81,12 +82,15 @@ class DeepSpeedEngine:
                 weights[name] = weight.detach().cpu()
         return gathered(self._plain, weights) if self._rank.index == 0 else {}
 
-    def copy_weights_to(self, target: nn.Module) -> None:
+    def copy_weights_to(self, target: nn.Module) -> dict[str, int]:
         """See `TrainEngine`."""
+        sent = {}
         with torch.no_grad():
             for name, parameter in target.named_parameters():
                 with self._gathered(self._weights[name]):
                     parameter.copy_(self._weights[name])
+                    sent[name] = checksum(self._weights[name])
+        return sent
 
     def save(self, directory: Path) -> None:
         """See `TrainEngine`."""

@@ -18,6 +18,7 @@ from rlhf.engine.optim import (
     set_steps_taken,
     steps_taken,
 )
+from rlhf.engine.weight_sync import checksums
 from rlhf.types import Mean, Stats, merge_stats
 
 
@@ -63,9 +64,10 @@ class TorchEngine:
         """See `TrainEngine`."""
         return gathered(self.module, dict(self._masters))
 
-    def copy_weights_to(self, target: nn.Module) -> None:
+    def copy_weights_to(self, target: nn.Module) -> dict[str, int]:
         """See `TrainEngine`."""
         target.load_state_dict(self.module.state_dict())
+        return checksums(self.module)
 
     def save(self, directory: Path) -> None:
         """See `TrainEngine`."""

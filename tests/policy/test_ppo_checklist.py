@@ -25,6 +25,7 @@ from policy.ppo_workers import (
     value_loss,
 )
 from policy.samples import read_samples
+from rlhf.engine.weight_sync import WeightSyncError
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
 from rlhf.model.weights import load_language_model, load_scalar_model
@@ -312,7 +313,11 @@ def test_t11_sampler_and_trainer_agree(start_ppo: StartPpo) -> None:
     fresh = start_ppo("fresh", parity_of_ids, sampling=WARM)
     fresh.train()
     (request,) = fresh.policy.arguments("generate")[0][0]
-    (rollouts,) = ppo.policy.scatter(PolicyWorker.generate, [request])
+    with pytest.raises(WeightSyncError, match="holds weights of version 3 and is asked for"):
+        ppo.policy.scatter(PolicyWorker.generate, [request])
+    (rollouts,) = ppo.policy.scatter(
+        PolicyWorker.generate, [dataclasses.replace(request, policy_version=3)]
+    )
     assert {r.policy_version for r in rollouts} == {3}
     batch = Experience.from_rollouts(rollouts, PAD)
     (trainer,) = ppo.policy.broadcast(PolicyWorker.logprobs, batch, 8)
