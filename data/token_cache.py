@@ -88,8 +88,7 @@ def _make(
 
 def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[list[int]]:
     """The ids of each text, with BOS where a document begins and EOS where it ends."""
-    texts = corpus.texts()
+    texts, bos, eos = corpus.texts(), [tokenizer.bos_id], [tokenizer.eos_id]
     while batch := list(islice(texts, BATCH_TEXTS)):
         for text, ids in zip(batch, tokenizer.encode_batch([t.text for t in batch]), strict=True):
-            begin = [tokenizer.bos_id] if text.begins else []
-            yield begin + ids + ([tokenizer.eos_id] if text.ends else [])
+            yield (bos if text.begins else []) + ids + (eos if text.ends else [])

@@ -1,0 +1,263 @@
+"""Fine-tuning on real dialogues against a plain loop of transformers and torch: tokens per second.
+
+    python benchmarks/training.py --json runs/bench/training.json
+
+One process, float32, the same random model, dialogues, optimizer and threads; an optimizer step
+includes the making of its batches. Tokens are those of the dialogues, padding never counts.
+
+- `padded`: the peer gets dialogues in random order, 8 at a time, padded to the longest of them.
+- `packed`: the peer gets our packed rows, its attention held within documents by a 4D mask. The
+  share of the limit is the time of the matrix products and of the attention of our steps, repeated
+  on their own with as many rows, over the time of the whole steps.
+
+The dialogues are the chosen ones of HH, read from $RLHF_SHARED_DATA or from shared/data beside the
+checkout; those of more than 1024 tokens are left out.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.overrides import TorchFunctionMode
+from transformers import AutoModelForCausalLM
+
+from benchmarks.measure import ROOT, Row, interleaved, report
+from data.chat_format import ChatFormat, EncodedDialogue
+from data.counting import WordCounter
+from data.importers.hh_rlhf import read_files
+from data.packing import pack
+from data.tokenizer import train_tokenizer
+from policy.language_task import LanguageTask
+from rlhf.engine.optim import OptimConfig, build_adamw
+from rlhf.engine.torch_engine import TorchEngine
+from rlhf.model.attention import document_mask, document_positions
+from rlhf.model.config import ModelConfig
+from rlhf.model.init import init_language_model
+from rlhf.model.weights import save_model
+
+THREADS = 2
+SHAPE = ModelConfig(
+    vocab_size=4096, dim=384, num_layers=6, num_heads=6, num_kv_heads=6, ffn_dim=1024, context=1024
+)
+ROW_LENGTH, BATCH_ROWS, MICRO_BATCH_ROWS, PEER_BATCH = 1024, 8, 4, 8
+OPTIM = OptimConfig(lr=1e-4)
+IGNORED = -100
+"""transformers: a token that is not learned."""
+
+
+def encoded_dialogues(directory: Path) -> list[EncodedDialogue]:
+    """Chosen dialogues of HH; the directory receives the model that both sides start from."""
+    shared = Path(os.environ.get("RLHF_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    files = read_files([shared / "hh-rlhf" / "helpful-base.test.jsonl.gz"], WordCounter())
+    dialogues = [(*row.prompt, *row.chosen) for file in files for row in file.rows]
+    texts = [message.content for dialogue in dialogues for message in dialogue]
+    tokenizer = train_tokenizer(texts, SHAPE.vocab_size)
+    save_model(init_language_model(SHAPE, 0), directory, tokenizer.special_ids)
+    tokenizer.save(directory)
+    chat = ChatFormat(tokenizer)
+    encoded = [chat.encode_dialogue(dialogue) for dialogue in dialogues]
+    return [dialogue for dialogue in encoded if len(dialogue.ids) <= ROW_LENGTH]
+
+
+def packed_task(dialogues: list[EncodedDialogue], directory: Path) -> LanguageTask:
+    """As `rlhf sft` makes it."""
+    ids, masks = [d.ids for d in dialogues], [d.loss_mask for d in dialogues]
+    return LanguageTask(
+        start=directory,
+        tokenizer=directory,
+        train=pack(ids, masks, length=ROW_LENGTH, pad_id=0),
+        validation=pack([], None, length=ROW_LENGTH, pad_id=0),
+        batch_rows=BATCH_ROWS,
+        micro_batch_rows=MICRO_BATCH_ROWS,
+        num_steps=1,
+        seed=0,
+    )
+
+
+def ours(task: LanguageTask, steps: int) -> Callable[[], object]:
+    """Optimizer steps as a worker of `rlhf sft` takes them."""
+    engine = TorchEngine(task.build(), OPTIM)
+
+    def run() -> None:
+        for step in range(steps):
+            engine.train_step(task.micro_batches(step, 0, 1), task.loss, OPTIM.lr)
+
+    return run
+
+
+def peer(directory: Path, steps: list[Callable[[], list[dict[str, Any]]]]) -> Callable[[], object]:
+    """A plain loop: for each step, its micro-batches as arguments of the model."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    optimizer = build_adamw(list(model.parameters()), OPTIM)
+
+    def run() -> None:
+        for make_batches in steps:
+            batches = make_batches()
+            num_learned = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+            for batch in batches:
+                model(**batch, num_items_in_batch=num_learned, use_cache=False).loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), OPTIM.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def shuffled_steps(
+    dialogues: list[EncodedDialogue], per_step: int, steps: int
+) -> list[list[EncodedDialogue]]:
+    """Dialogues in random order, as many per step as a step of packed rows holds."""
+    order = np.random.default_rng(0).permutation(len(dialogues))
+    parts = (order[step * per_step : (step + 1) * per_step] for step in range(steps))
+    return [[dialogues[index] for index in part] for part in parts]
+
+
+def padded_batches(dialogues: list[EncodedDialogue]) -> list[dict[str, Any]]:
+    """The usual collator: micro-batches padded to their longest dialogue."""
+    batches = []
+    for start in range(0, len(dialogues), PEER_BATCH):
+        part = dialogues[start : start + PEER_BATCH]
+        ids = [torch.tensor(d.ids) for d in part]
+        masks = [torch.tensor(d.loss_mask) for d in part]
+        labels = [i.masked_fill(~m, IGNORED) for i, m in zip(ids, masks, strict=True)]
+        batches.append(
+            {
+                "input_ids": pad_sequence(ids, batch_first=True),
+                "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+                "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            }
+        )
+    return batches
+
+
+def packed_batches(task: LanguageTask, step: int) -> list[dict[str, Any]]:
+    """Our micro-batches in the peer's words; the peer isolates documents as we do."""
+    return [
+        {
+            "input_ids": batch.tokens,
+            "attention_mask": document_mask(batch.documents),
+            "position_ids": document_positions(batch.documents),
+            "labels": batch.tokens.masked_fill(~batch.loss_mask, IGNORED),
+        }
+        for batch in task.micro_batches(step, 0, 1)
+    ]
+
+
+class AttentionCalls(TorchFunctionMode):
+    """Writes down what attention is called with: shapes and options."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[list[torch.Size], Mapping[str, Any]]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.calls.append(([tensor.shape for tensor in args[:3]], kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def floor(task: LanguageTask, steps: int) -> Callable[[], object]:
+    """The matrix products and the attention of our steps, forward and backward, and nothing else.
+
+    What they are is recorded by running the forward pass of each micro-batch once. The products are
+    those of the model's own modules, so both sides of the ratio use the same ones.
+    """
+    model = task.build()
+    products: list[tuple[nn.Module, torch.Size]] = []
+
+    def recorded(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        products.append((module, inputs[0].shape))
+
+    matrices = [
+        module
+        for module in model.modules()
+        if getattr(getattr(module, "weight", None), "ndim", 0) == 2
+        and not isinstance(module, nn.Embedding)
+    ]
+    hooks = [module.register_forward_hook(recorded) for module in matrices]
+    with AttentionCalls() as attention, torch.no_grad():
+        for step in range(steps):
+            for batch in task.micro_batches(step, 0, 1):
+                task.loss(model, batch)
+    for hook in hooks:
+        hook.remove()
+
+    def run() -> None:
+        for module, shape in products:
+            y = module(torch.zeros(shape, requires_grad=True))
+            y.backward(y.detach())
+            module.zero_grad()
+        for shapes, options in attention.calls:
+            inputs = [torch.zeros(shape, requires_grad=True) for shape in shapes]
+            attended = F.scaled_dot_product_attention(*inputs, **options)  # type: ignore[arg-type]
+            attended.backward(attended.detach())
+
+    return run
+
+
+def check_same_loss(task: LanguageTask, directory: Path) -> None:
+    """Both sides compute the same thing, or their speed says nothing."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    module = task.build()
+    with torch.no_grad():
+        mine = sum(task.loss(module, batch)[0] for batch in task.micro_batches(0, 0, 1))
+        batches = packed_batches(task, 0)
+        learned = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+        theirs = sum(model(**batch, num_items_in_batch=learned).loss for batch in batches)
+    assert abs(mine - theirs) < 1e-4 * mine, (mine, theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--repeats", type=int, default=3, help="counted turns of each side")
+    parser.add_argument("--steps", type=int, default=2, help="optimizer steps of a turn")
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    with tempfile.TemporaryDirectory() as name:
+        directory, steps = Path(name), range(arguments.steps)
+        dialogues = encoded_dialogues(directory)
+        task = packed_task(dialogues, directory)
+        check_same_loss(task, directory)
+        per_step = len(dialogues) * BATCH_ROWS // len(task.train)
+        shown = shuffled_steps(dialogues, per_step, len(steps))
+        batches = [batch for step in steps for batch in task.micro_batches(step, 0, 1)]
+        sides = [
+            ours(task, len(steps)),
+            peer(directory, [partial(padded_batches, part) for part in shown]),
+            peer(directory, [partial(packed_batches, task, step) for step in steps]),
+            floor(task, len(steps)),
+        ]
+        mine, *theirs, least = interleaved(sides, arguments.repeats)
+    packed = sum(int((batch.documents >= 0).sum()) for batch in batches)
+    padded = sum(len(dialogue.ids) for part in shown for dialogue in part)
+    rows = [
+        Row(
+            name=f"fine-tuning on HH, the peer's batches {name}",
+            ours=packed / mine,
+            peer=tokens / seconds,
+            ratio=packed / mine / (tokens / seconds),
+            unit="tokens/s",
+            limit_share=least / mine,
+        )
+        for name, tokens, seconds in zip(
+            ("padded", "packed"), (padded, packed), theirs, strict=True
+        )
+    ]
+    print(f"our steps take {mine / least:.2f} times their matrix products and attention alone")
+    report(rows, ("torch", "transformers"), THREADS, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
