@@ -24,6 +24,7 @@ from data.mixing import epoch_order
 from data.packing import pack_and_locate
 from data.schemas import Comparison, Message
 from data.tokenizer import Tokenizer
+from reward.combine import SAFETY_THRESHOLD, to_probability
 from reward.losses import (
     Margin,
     centring_loss,
@@ -42,6 +43,15 @@ from rlhf.types import Mean, Stats
 
 MIN_ROW_LENGTH = 192
 """Short comparisons share rows at least this long."""
+VALIDATED = {
+    "validation/loss": "loss",
+    "validation/accuracies": "rewards/accuracies",
+    "validation/margins": "rewards/margins",
+    "validation/unsafe_recall": "unsafe/recall",
+    "validation/unsafe_rule_recall": "unsafe/rule_recall",
+    "validation/unsafe_rule_precision": "unsafe/rule_precision",
+}
+"""Metrics of validation, and the statistics of the loss that they repeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,22 +195,20 @@ class RewardTask:
                 "rewards/rejected": Mean(float(rejected.sum()), pairs),
                 "rewards/margins": Mean(float((chosen - rejected).sum()), pairs),
                 "rewards/accuracies": Mean(float((chosen > rejected).sum()), pairs),
+                **unsafe_stats(scores, batch.is_safe, batch.has_label),
                 NUM_TOKENS: Mean(int((batch.documents >= 0).sum()), 0),
             }
         return total, stats
 
     def evaluate(self, module: nn.Module, rank: int, world_size: int) -> Stats:
-        """Loss and accuracy on the validation comparisons."""
+        """Loss, accuracy, and the unsafe responses found, on the validation comparisons."""
         parts: list[Stats] = [
             self.loss(module, self._pack(pairs, (1, 1), length))[1]
             for pairs, length in self._parts(self.validation, rank, world_size)
         ]
-        names = ("loss", "rewards/accuracies", "rewards/margins")
         return {
-            f"validation/{name.split('/')[-1]}": Mean(
-                sum(p[name].total for p in parts), sum(p[name].count for p in parts)
-            )
-            for name in names
+            name: Mean(sum(p[of].total for p in parts), sum(p[of].count for p in parts))
+            for name, of in VALIDATED.items()
         }
 
     def save(self, module: nn.Module, weights: dict[str, Tensor], directory: Path) -> None:
@@ -287,6 +295,27 @@ def token_bounded(pairs: Sequence[EncodedPair], most: int) -> list[list[EncodedP
     return parts
 
 
+def unsafe_stats(scores: Tensor, is_safe: Tensor, has_label: Tensor) -> Stats:
+    """How many unsafe responses the scores give away (Llama 2, Table 29).
+
+    `unsafe/recall` is the paper's: unsafe responses with σ(r) < ½, a negative score. The others are
+    of the reward rule's threshold on σ(r).
+
+    Args:
+        scores: [N] r.
+        is_safe: [N].
+        has_label: [N]; responses without a label do not count.
+    """
+    unsafe = has_label & ~is_safe
+    flagged = has_label & (to_probability(scores) < SAFETY_THRESHOLD)
+    found, num_unsafe = int((unsafe & flagged).sum()), int(unsafe.sum())
+    return {
+        "unsafe/recall": Mean(int((unsafe & (scores < 0)).sum()), num_unsafe),
+        "unsafe/rule_recall": Mean(found, num_unsafe),
+        "unsafe/rule_precision": Mean(found, int(flagged.sum())),
+    }
+
+
 def scores_at(values: Tensor, last: Tensor) -> Tensor:
     """[N] values [R, T] at the rows and columns [N, 2]."""
     return values[last[:, 0], last[:, 1]]
@@ -348,6 +377,10 @@ def safe_sides(comparison: Comparison) -> tuple[bool, bool] | None:
             return None
 
 
-def reward_extras(scores: Sequence[float]) -> dict[str, Any]:
-    """Keys of a reward model's config.json: its scores on the reference set."""
-    return {"score_mean": float(np.mean(scores)), "score_std": float(np.std(scores))}
+def reward_extras(scores: Sequence[float], reference: str) -> dict[str, Any]:
+    """Keys of a reward model's config.json: its scores on the reference set, and what that was."""
+    return {
+        "score_mean": float(np.mean(scores)),
+        "score_std": float(np.std(scores)),
+        "score_reference": reference,
+    }

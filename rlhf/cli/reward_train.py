@@ -1,7 +1,7 @@
 """`rlhf reward train`: the helpfulness and the safety reward model, and how good they are."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from rich.table import Table
 from data.chat_format import ChatFormat
 from data.dataset import latest_revisions, read_table
 from data.errors import ConfigError, DataError
-from data.schemas import DOMAINS, STRENGTHS, Comparison, Domain, Split, from_table
+from data.mixing import sample_without_replacement
+from data.schemas import DOMAINS, SPLITS, STRENGTHS, Comparison, Domain, Split, from_table
 from data.texts import read_texts
 from data.tokenizer import Tokenizer, train_tokenizer
 from policy.prompts import chat_format_of
 from reward.baselines import BagOfWords, length_scores
+from reward.combine import SAFETY_THRESHOLD as RULE
 from reward.evaluate import (
     ALL,
     AccuracyTable,
@@ -26,6 +28,7 @@ from reward.evaluate import (
 )
 from reward.mixture import Mixture, check_nothing_leaks, mix, weighted
 from reward.score import ScoreWorker, model_directory
+from reward.threshold import Detection, unsafe_found
 from reward.train import RewardConfig, RewardTask, encode_pairs, reward_extras
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
@@ -36,6 +39,11 @@ from rlhf.model.config import ModelConfig, named_size
 from rlhf.model.weights import update_hf_config
 from rlhf.run import Run, console, write_json
 from rlhf.training import train
+
+REFERENCE_SPLITS: tuple[Split, ...] = ("validation", "test", "train")
+"""Where a model's mean score and deviation are taken, the first that has its domain."""
+MOST_REFERENCES = 2048
+"""Comparisons, drawn at random; a mean of so many is within 2 % of a standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,7 @@ class RewardTrainCommand:
 def main(argv: Sequence[str]) -> None:
     """Trains and evaluates the models, or finds them finished."""
     config = parse(RewardTrainCommand, argv, prog="rlhf reward train")
-    comparisons = {split: _read(config.data, split) for split in ("train", "validation", "test")}
+    comparisons = {split: _read(config.data, split) for split in SPLITS}
     _check_domains(config, comparisons["train"])
     open_data = _read_open_data(config, comparisons)
     if config.model is None:
@@ -105,12 +113,14 @@ def main(argv: Sequence[str]) -> None:
             held_out = [c for c in comparisons["validation"] if c.domain == domain]
             data = mixed, held_out
             tokens += _train_one(config, run, domain, data, start, tokenizer, restarts)
-        scores = restarts.around(lambda: _score(config, run, comparisons["test"], chat), run)
+        scores = restarts.around(lambda: _score(config, run, comparisons, chat), run)
     tables = {name: accuracy_table(s, comparisons["test"]) for name, s in scores.items()}
     tables |= _baselines(comparisons)
     write_json(run.directory / "accuracy.json", tables)
     write_scores(run.directory / "scores.parquet", comparisons["test"], scores)
-    for view in accuracy_views(tables):
+    found = {name: unsafe_found(s, comparisons["test"]) for name, s in scores.items()}
+    write_json(run.directory / "unsafe.json", {n: [asdict(d) for d in f] for n, f in found.items()})
+    for view in (*accuracy_views(tables), *unsafe_views(found)):
         console.print(view)
     run.finish(tokens=tokens)
     report_line("reward train", run, comparisons=len(comparisons["train"]))
@@ -133,6 +143,22 @@ def accuracy_views(
         for name, row in rows.items():
             view.add_row(name, *(_percent(row.get(column)) for column in columns))
         yield view
+
+
+def unsafe_views(found: Mapping[str, Sequence[Detection]]) -> Iterator[Table]:
+    """Unsafe responses that each model gives away, by threshold (Llama 2, Table 29)."""
+    rows = {name: {d.threshold: d for d in detections} for name, detections in found.items()}
+    if not any(rows.values()):
+        return
+    title = "Unsafe responses of the test split found by σ(score) [95 % interval]"
+    view = Table(title=title, box=SIMPLE_HEAD, min_width=len(title))
+    view.add_column("")
+    for column in ("recall below 0.5", f"recall below {RULE}", f"precision below {RULE}"):
+        view.add_column(column, justify="right")
+    for name, at in rows.items():
+        cells = (at[0.5].recall, at[RULE].recall, at[RULE].precision) if at else ("-",) * 3
+        view.add_row(name, *map(str, cells))
+    yield view
 
 
 def _percent(cell: Mapping[str, Any] | None) -> str:
@@ -159,7 +185,7 @@ def _read(directory: Path, split: Split) -> list[Comparison]:
 
 
 def _read_open_data(
-    config: RewardTrainCommand, comparisons: Mapping[str, list[Comparison]]
+    config: RewardTrainCommand, comparisons: Mapping[Split, list[Comparison]]
 ) -> list[Comparison]:
     """The training splits of the further datasets by their weights, once nothing leaks."""
     name = str(config.data)
@@ -233,25 +259,41 @@ def _train_one(
 
 
 def _score(
-    config: RewardTrainCommand, run: Run, test: Sequence[Comparison], chat: ChatFormat
+    config: RewardTrainCommand,
+    run: Run,
+    comparisons: Mapping[Split, Sequence[Comparison]],
+    chat: ChatFormat,
 ) -> dict[str, PairScores]:
-    """Each model's scores of the test split; their mean and deviation go into its config.json."""
+    """Each model's scores of the test split; those of its reference set go into its config.json."""
     scores: dict[str, PairScores] = {}
     for domain in config.domains:
         model = model_directory(run.directory, domain)
+        split, reference = _reference(comparisons, domain, config.train.seed)
         with start_workers(
             ScoreWorker, config.placement, model, name=f"{domain} scorer"
         ) as workers:
-            found = score_comparisons(workers, test, chat, config.train.max_length)
-        own = [c.domain == domain for c in test]
-        reference = [*found.chosen[own], *found.rejected[own]]
-        if reference:
-            update_hf_config(model, reward_extras(reference))
+            found, known = (
+                score_comparisons(workers, rows, chat, config.train.max_length)
+                for rows in (comparisons["test"], reference)
+            )
+        told = f"{split} split, {2 * len(reference)} responses on {domain}"
+        update_hf_config(model, reward_extras([*known.chosen, *known.rejected], told))
         scores[domain] = found
     return scores
 
 
-def _baselines(comparisons: Mapping[str, list[Comparison]]) -> dict[str, AccuracyTable]:
+def _reference(
+    comparisons: Mapping[Split, Sequence[Comparison]], domain: Domain, seed: int
+) -> tuple[Split, list[Comparison]]:
+    """Comparisons of a domain that were not learned from, where there are any, and their split."""
+    for split in REFERENCE_SPLITS:
+        own = [c for c in comparisons[split] if c.domain == domain]
+        if own:
+            return split, sample_without_replacement(own, MOST_REFERENCES, seed=seed)
+    raise DataError(f"there are no {domain} comparisons")  # `_check_domains` has seen to that
+
+
+def _baselines(comparisons: Mapping[Split, list[Comparison]]) -> dict[str, AccuracyTable]:
     """Accuracy of what costs nothing, on the same split."""
     test = comparisons["test"]
     if not test:

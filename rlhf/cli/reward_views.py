@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from data.durable import write_durably
-from data.schemas import DOMAINS, STRENGTHS
+from data.schemas import DOMAINS, SAFETY_LABELS, STRENGTHS
 from policy.evaluation.report_parts import charts, navigation, paragraph, section, table
 from reward.combine import SAFETY_THRESHOLD
 from rlhf.plot_parts import readable
@@ -28,18 +28,36 @@ Records = Sequence[Mapping[str, Any]]
 Grid = tuple[str, list[str], list[list[str]]]
 """Caption, header, rows."""
 Results = Mapping[str, Any]
+HALF = 0.5
+"""σ(score) that the auxiliary loss aims at; Table 29 counts what is below as found."""
+UNSAFE_COLUMNS = ((HALF, "recall"), (SAFETY_THRESHOLD, "recall"), (SAFETY_THRESHOLD, "precision"))
 
 
 def terminal_views(results: Results) -> Iterator[Table | str]:
-    """What is printed: Tables 7 and 8, the breakdowns, then what the models fall for."""
+    """What is printed: Tables 7, 8 and 29, the breakdowns, then what the models fall for."""
     for caption, header, rows in grids(results):
-        view = Table(title=caption, box=SIMPLE_HEAD, min_width=min(len(caption), 100))
-        for place, name in enumerate(header):
-            view.add_column(name, justify="right" if place else "left", overflow="fold")
-        for row in rows:
-            view.add_row(*row)
-        yield view
+        yield _terminal_table(caption, *_narrow(header, rows))
     yield from sentences(results)
+
+
+def _narrow(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """A terminal is narrow and long: what is wider than long is turned."""
+    if len(header) <= len(rows) + 1:
+        return header, rows
+    turned = [list(column) for column in zip(header, *rows, strict=True)]
+    return turned[0], turned[1:]
+
+
+def _terminal_table(caption: str, header: list[str], rows: list[list[str]]) -> Table:
+    view = Table(title=caption, box=SIMPLE_HEAD, min_width=min(len(caption), 80))
+    for place, name in enumerate(header):
+        if place:
+            view.add_column(name, justify="right")
+        else:
+            view.add_column(name, no_wrap=True)
+    for row in rows:
+        view.add_row(*row)
+    return view
 
 
 def grids(results: Results) -> Iterator[Grid]:
@@ -56,7 +74,13 @@ def grids(results: Results) -> Iterator[Grid]:
                 table_8 = " (Table 8)" if factor == "strength" else ""
                 title = f"Accuracy on {domain} by {factor}, %{table_8}"
                 yield _grid(title, own + cells, [*_ordered(own, order, factor), "all"])
+    if results["by_label"]:
+        yield _label_grid(results)
     yield _models_grid(results)
+    yield _length_grid(results)
+    for grid in (_unsafe_grid(results), _probes_grid(results)):
+        if grid[-1]:
+            yield grid
     if results["agreement"]:
         yield (
             "Agreement of two models",
@@ -137,26 +161,83 @@ def _distributions(results: Results, frame: pd.DataFrame) -> Iterator[Any]:
 
 
 def _models_grid(results: Results) -> Grid:
-    """One row per model: calibration, scores, and unsafe responses at the threshold."""
-    header = [
-        "", "ECE, %", "mean score", "std", "stored mean", "stored std",
-        f"unsafe below {SAFETY_THRESHOLD}: precision", "recall", "recall below 0.5",
-    ]  # fmt: skip
-    rows = []
-    for name, found in results["models"].items():
-        at = {d["threshold"]: d for d in found["unsafe"]}
-        rule, half = at.get(SAFETY_THRESHOLD), at.get(0.5)
-        rows.append(
-            [
-                name,
-                f"{100 * found['calibration']['ece']:.1f}",
-                *(_number(found[of][n]) for of in ("scores", "reference") for n in ("mean", "std")),
-                _share(rule and rule["precision"]),
-                _share(rule and rule["recall"]),
-                _share(half and half["recall"]),
-            ]
-        )
-    return "Calibration, scores and the safety threshold", header, rows
+    """One row per model: calibration and scores."""
+    header = ["", "ECE, %", "mean score", "std", "stored mean", "stored std"]
+    rows = [
+        [
+            name,
+            f"{100 * found['calibration']['ece']:.1f}",
+            *(_number(found[of][n]) for of in ("scores", "reference") for n in ("mean", "std")),
+        ]
+        for name, found in results["models"].items()
+    ]
+    return "Calibration and scores", header, rows
+
+
+def _label_grid(results: Results) -> Grid:
+    """Accuracy by safety label, with the recall of unsafe responses."""
+    cells = [r | {"part": r["safety_label"]} for r in results["by_label"]]
+    order = _ordered(results["by_label"], SAFETY_LABELS, "safety_label")
+    title = "Accuracy by safety label, and recall of unsafe responses, % (Table 29)"
+    caption, header, rows = _grid(title, cells, order)
+    recalls = {
+        name: next(d["recall"] for d in found["unsafe"] if d["threshold"] == HALF)
+        for name, found in results["models"].items()
+    }
+    full = [[*row, _cell(recalls[row[0]] | {"accuracy": recalls[row[0]]["value"]})] for row in rows]
+    return caption, [*header, "unsafe recall"], full
+
+
+def _unsafe_grid(results: Results) -> Grid:
+    """Unsafe responses that each model finds, in labelled comparisons and in single judgements."""
+    header = ["", *(f"{what} below {at}" for at, what in UNSAFE_COLUMNS), "unsafe responses"]
+    rows = [
+        [
+            f"{name}: {part}",
+            *(_share(found_at[at][what]) for at, what in UNSAFE_COLUMNS),
+            f"{found_at[HALF]['recall']['n']:,}",
+        ]
+        for name, found in results["models"].items()
+        for part, found_at in _detections(found)
+    ]
+    return "Unsafe responses found by σ(score)", header, rows
+
+
+def _detections(found: Results) -> Iterator[tuple[str, Mapping[float, Any]]]:
+    for part, detections in {"comparisons": found["unsafe"], **found["judgements"]}.items():
+        if detections:
+            yield part, {d["threshold"]: d for d in detections}
+
+
+def _length_grid(results: Results) -> Grid:
+    header = ["", "ρ(score, length)", "ρ within pairs", "right: chosen shorter", "chosen longer"]
+    rows = [
+        [
+            name,
+            _number(found["length"]["correlation"]),
+            _number(found["length"]["within"]),
+            _share(found["length"]["chosen_shorter"]),
+            _share(found["length"]["chosen_longer"]),
+        ]
+        for name, found in results["models"].items()
+    ]
+    return "Score and length", header, rows
+
+
+def _probes_grid(results: Results) -> Grid:
+    header = ["", "change of score, std", "raised", "right turned wrong"]
+    rows = [
+        [
+            f"{name}: {title}",
+            f"{figures['shift']:+.2f} ± {figures['half']:.2f}",
+            _share(figures["raised"]),
+            _share(figures["overtaken"]),
+        ]
+        for name, found in results["models"].items()
+        for title, figures in found["probes"].items()
+        if title != "position"
+    ]
+    return "Changes that make no response better", header, rows
 
 
 def _grid(caption: str, records: Records, order: Sequence[str]) -> Grid:

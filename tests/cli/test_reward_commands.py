@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from data.dataset import publish
-from data.schemas import Comparison, Message, Rating
+from data.schemas import Comparison, Judgement, Message, Rating
 from rlhf.cli.main import main
 from rlhf.model.weights import update_hf_config
 from tests.reward.tiny import write_language_model, write_reward_model
@@ -66,6 +67,24 @@ def test_train_with_open_data(
     assert "comparisons 24" in told and "comparisons 40" in told
     assert set(json.loads((out / "accuracy.json").read_text())) >= {"helpfulness", "safety"}
 
+    # 12 comparisons of the test split are on safety, four of each label: 4 + 2 · 4 unsafe responses
+    assert "Unsafe responses of the test split" in told and "recall below 0.5" in told
+    unsafe = json.loads((out / "unsafe.json").read_text())["safety"]
+    assert {d["threshold"]: d["recall"]["n"] for d in unsafe}[0.5] == 4 + 2 * 4
+    # validation, which is in the same proportions, tells it while training
+    last = (out / "safety" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert 0 <= json.loads(last)["validation/unsafe_recall"] <= 1
+    # the reference set is the own domain of the validation split: its normalised scores have mean 0
+    words = ["reward", "evaluate", "--models", as_json({"m": out / "safety" / "model"}), *HERE]
+    words += ["--data", as_json({"own": datasets["own"]}), "--split", "validation"]
+    assert main([*words, "--out", str(tmp_path / "e"), "--probes", "0"]) == 0
+    rows = pq.read_table(tmp_path / "e" / "scores.parquet").to_pylist()
+    scores = np.array([row["m_score"] for row in rows if row["domain"] == "safety"])
+    stored = json.loads((out / "safety" / "model" / "config.json").read_text())
+    assert stored["score_mean"] == pytest.approx(scores.mean(), abs=1e-5)
+    assert stored["score_std"] == pytest.approx(scores.std(), abs=1e-5)
+    assert stored["score_reference"] == "validation split, 24 responses on safety"
+
 
 def test_a_leaking_test_split_is_refused(
     datasets: dict[str, Path],
@@ -119,12 +138,26 @@ def test_evaluate(
         for n in range(1, 6)
     ]
     publish(tmp_path / "ratings", ratings, Rating, split="test", key="a")
+    labels = [
+        Judgement(
+            judgement_id=str(n),
+            prompt=(Message("user", "hi"),),
+            response=(Message("assistant", "no " * n),),
+            safe=n % 3 == 0,
+            kind="k",
+            source="test",
+        )
+        for n in range(1, 10)
+    ]
+    publish(tmp_path / "labels", labels, Judgement, split="test", key="a")
     out = tmp_path / "run"
     words = ["reward", "evaluate", "--models", as_json(models), "--data", as_json(datasets)]
     words += ["--ratings", str(tmp_path / "ratings"), "--out", str(out), "--probes", "10", *HERE]
+    words += ["--judgements", as_json({"labels": tmp_path / "labels"})]
     assert main(words) == 0, capsys.readouterr().err
     told = " ".join(capsys.readouterr().err.split())
-    assert "(Table 7)" in told and "(Table 8)" in told and "thanks" in told
+    for words in ("(Table 7)", "(Table 8)", "(Table 29)", "helpfulness: thanks", "ρ within pairs"):
+        assert words in told
 
     results = json.loads((out / "evaluation.json").read_text())
     names = ["helpfulness", "safety", "the longer wins", "bag of words"]
@@ -143,6 +176,12 @@ def test_evaluate(
     figures = results["models"]["safety"]
     recalls = [d["recall"]["value"] for d in figures["unsafe"]]
     assert recalls == sorted(recalls) and figures["unsafe"][2]["threshold"] == 0.15
+    # 8 safety comparisons of each label, in both datasets together: 8 + 2 · 8 unsafe responses
+    assert {
+        r["safety_label"]: r["n"] for r in results["by_label"] if r["model"] == "safety"
+    } == dict.fromkeys(("both_safe", "chosen_safe_only", "both_unsafe"), 8)
+    assert figures["unsafe"][2]["recall"]["n"] == 24
+    assert figures["judgements"]["labels"][2]["recall"]["n"] == 6
     assert {"thanks", "repeated", "markdown", "position"} == set(figures["probes"])
     assert figures["probes"]["position"]["largest_change"] < 1e-5
     assert [m["rating"] for m in figures["ratings"]["means"]] == [1, 2, 3, 4, 5]
@@ -150,8 +189,8 @@ def test_evaluate(
     cells = pq.read_table(out / "accuracy.parquet").to_pylist()
     assert sum(c["n"] for c in cells if c["model"] == "safety") == 48
     page = (out / "report.html").read_text()
-    # Table 7; four factors of two domains; the models; their agreement
-    assert page.count("<caption>") == 1 + 4 * 2 + 2
+    # Table 7; four factors of two domains; Table 29; calibration, length, unsafe, probes, agreement
+    assert page.count("<caption>") == 1 + 4 * 2 + 1 + 5
     assert page.count("<figcaption>") == 2 + 2 + 2 * 2  # accuracy; calibration; distributions
     assert 'src="http' not in page  # opens offline
 

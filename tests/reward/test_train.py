@@ -26,6 +26,7 @@ from reward.train import (
     encode_scored,
     reward_extras,
     safe_sides,
+    unsafe_stats,
 )
 from rlhf.actors.group import LocalGroup
 from rlhf.actors.placement import Placement
@@ -177,6 +178,15 @@ def test_validation_is_the_same_on_any_number_of_ranks(world_size: int) -> None:
             for s in ("chosen", "rejected")
         )
     assert stat_values(merge_stats(ranks)) == pytest.approx(alone, abs=1e-6)
+    flags = [
+        (float(score), unsafe)
+        for scores, side in ((chosen, 0), (rejected, 1))
+        for score, unsafe in zip(
+            scores, (p.safe is not None and not p.safe[side] for p in task.validation), strict=True
+        )
+    ]
+    caught = sum(unsafe and score < 0 for score, unsafe in flags)
+    assert alone["validation/unsafe_recall"] == caught / sum(unsafe for _, unsafe in flags)
     assert alone["validation/accuracies"] == float((chosen > rejected).float().mean())
     margin = torch.tensor([p.margin for p in task.validation])
     expected = float(-logsigmoid(chosen - rejected - margin).mean())
@@ -349,11 +359,26 @@ def test_a_preference_is_learned(tmp_path: Path, make_comparison: Make) -> None:
 
 def test_t08_scores_are_standardised_by_what_the_model_stores() -> None:
     scores = np.random.default_rng(0).normal(3.0, 2.5, 1000)
-    stored = reward_extras(list(scores))
+    stored = reward_extras(list(scores), "a set")
     white = (scores - stored["score_mean"]) / stored["score_std"]
     assert abs(white.mean()) < 1e-12 and white.std() == pytest.approx(1.0)
     # by hand: mean (1 + 2 + 6) / 3 = 3, variance (4 + 1 + 9) / 3 = 14/3
-    assert reward_extras([1.0, 2.0, 6.0]) == {
+    assert reward_extras([1.0, 2.0, 6.0], "a set") == {
         "score_mean": 3.0,
         "score_std": pytest.approx((14 / 3) ** 0.5),
+        "score_reference": "a set",
     }
+
+
+def test_unsafe_responses_found_by_hand() -> None:
+    # σ(−3) = 0.047 and σ(−2) = 0.119 are below 0.15, σ(−1) = 0.269 is below ½ only
+    scores = torch.tensor([-3.0, -2.0, -1.0, 1.0, -2.0, -9.0])
+    is_safe = torch.tensor([False, True, False, False, False, False])
+    has_label = torch.tensor([True, True, True, True, True, False])
+    found = unsafe_stats(scores, is_safe, has_label)
+    # unsafe with a label: −3, −1, 1, −2; below ½: −3, −1, −2; below 0.15: −3, −2, and −2 is safe
+    assert found["unsafe/recall"] == (3, 4)
+    assert found["unsafe/rule_recall"] == (2, 4)
+    assert found["unsafe/rule_precision"] == (2, 3)
+    nothing = unsafe_stats(scores, is_safe, torch.zeros(6, dtype=torch.bool))
+    assert stat_values(nothing) == {}
