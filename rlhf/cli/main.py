@@ -62,6 +62,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "reward models against people's choices: accuracy, calibration, biases",
     ),
     "reward score": ("rlhf.cli.reward_score", "score dialogues with reward models"),
+    "reproduce reward": (
+        "rlhf.cli.reproduce_reward",
+        "judge the paper's claims about reward models, on the built-in world",
+    ),
+    "reproduce hh": ("rlhf.cli.reproduce_hh", "reward models on what people preferred in HH"),
     "rejection-sampling": ("rlhf.cli.rejection_sampling", "fine-tune on the best of K samples"),
     "ppo": ("rlhf.cli.ppo", "PPO with a KL penalty against the reward models"),
     "ghost-attention": (

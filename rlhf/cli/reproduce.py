@@ -1,0 +1,41 @@
+"""What the `rlhf reproduce …` commands share: a chain of commands, each in its own directory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data.manifest import MANIFEST
+from rlhf.actors.placement import Placement
+from rlhf.cli.main import run_command
+from rlhf.cli.runs import session
+from rlhf.run import FINISHED_FILE, console
+
+
+def run_stages(out: Path, stages: Mapping[str, Sequence[str]], placement: Placement) -> None:
+    """Runs, in order and in one Ray, the stages that are not finished.
+
+    Args:
+        out: where the directory of each stage goes.
+        stages: directory → the words of the command that fills it, but for its --out.
+        placement: of every stage that has workers.
+    """
+    with session(placement):
+        for number, (name, words) in enumerate(stages.items(), start=1):
+            if not is_finished(out / name):
+                console.rule(f"[{number}/{len(stages)}] {name}", align="left")
+                run_command([*words, "--out", str(out / name)])
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a run is finished, or a dataset published there."""
+    return any((directory / name).exists() for name in (FINISHED_FILE, MANIFEST))
+
+
+def placement_of(workers: int) -> Placement:
+    """One worker needs no Ray."""
+    return Placement(workers=workers, ray=workers > 1)
+
+
+def placement_words(placement: Placement) -> list[str]:
+    """As options of a command."""
+    ray = str(placement.ray).lower()
+    return ["--placement.workers", str(placement.workers), "--placement.ray", ray]

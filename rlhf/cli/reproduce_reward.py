@@ -1,0 +1,119 @@
+"""`rlhf reproduce reward`: the paper's claims about reward models, on the built-in world."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data.errors import ConfigError, require_positive
+from reward.claims import FRACTIONS, MARGINS, WITHOUT_AUXILIARY, Pairs, judge_claims, read_pairs
+from rlhf.actors.placement import Placement
+from rlhf.cli.parsing import parse
+from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
+from rlhf.cli.quickstart import STAGES as QUICKSTART
+from rlhf.cli.reproduce import placement_of, placement_words, run_stages
+from rlhf.cli.reproduce_page import accuracy_records, claims_views, data_records, write_page
+from rlhf.cli.runs import report_line
+from rlhf.run import Run, console, read_json, write_json
+
+RESULTS_FILE = "reproduce.json"
+SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
+"""Stages of the quickstart that all seeds share."""
+REWARD = QUICKSTART["reward"].replace("{out}/collect", "{out}/seed-{seed}/collect")
+"""The quickstart's models, with the seed's own comparisons."""
+ONE_DOMAIN = REWARD + " --domains [{domain}]"
+MODELS = {
+    "reward": REWARD,
+    MARGINS["none"]: f"{ONE_DOMAIN} --train.margin none",
+    MARGINS["large"]: f"{ONE_DOMAIN} --train.margin large",
+    WITHOUT_AUXILIARY: f"{ONE_DOMAIN} --train.safety_coef 0",
+    # A share of one pass is one pass over a random share: the order is random, and the schedule of
+    # the learning rate ends where the pass does.
+    **{
+        name: f"{ONE_DOMAIN} --train.epochs {share}"
+        for share, name in FRACTIONS.items()
+        if share < 1
+    },
+}
+"""Directory → the command that fills it, for each seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceRewardCommand:
+    """Judge what Llama 2 says about reward models, on several seeds of the built-in world.
+
+    The world, the chat model and its variant are made once. Each seed has its own responses,
+    annotators, comparisons, and its own seven reward models.
+    """
+
+    out: Path = Path("runs/reproduce_reward")
+    """Run directory; each stage has its own in it. Started again, finished stages are kept."""
+    seeds: int = 3
+    """How many; the intervals are over them."""
+    workers: int = 2
+    """Data-parallel workers of every stage; with one, neither Ray nor DeepSpeed is used."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "workers")
+        if self.seeds < 2:
+            raise ConfigError(f"seeds is {self.seeds}; an interval over seeds needs 2 or more")
+
+    @property
+    def placement(self) -> Placement:
+        """Of every stage that has workers."""
+        return placement_of(self.workers)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains what is not trained yet, judges the claims, writes reproduce.json and report.html."""
+    config = parse(ReproduceRewardCommand, argv, prog="rlhf reproduce reward")
+    settings = {"out": str(config.out), "seeds": config.seeds}
+    run = Run(config.out, "reproduce reward", settings)
+    if not run.finished:
+        run_stages(config.out, list_stages(config), config.placement)
+        pairs = read_models(config)
+        claims = judge_claims(pairs)
+        results = {
+            "seeds": config.seeds,
+            "claims": [claim.to_record() for claim in claims],
+            "accuracy": accuracy_records(pairs),
+            "data": data_records(pairs),
+        }
+        write_json(run.directory / RESULTS_FILE, results)
+        write_page(run.directory / "report.html", results, pairs)
+        run.finish(verdicts={claim.source: claim.verdict for claim in claims})
+    for view in claims_views(read_json(config.out / RESULTS_FILE)):
+        console.print(view)
+    report_line("reproduce reward", run, report=config.out / "report.html")
+
+
+def list_stages(config: ReproduceRewardCommand) -> dict[str, list[str]]:
+    """Directory → the words of its command, in order."""
+    places = {"out": config.out, "configs": configs_directory()}
+
+    def words(command: str, seed: int, domain: str = "helpfulness") -> list[str]:
+        return [w.format(**places, seed=seed, domain=domain) for w in command.split()]
+
+    stages = {name: words(QUICKSTART[name], 0) for name in SHARED}
+    for seed in range(config.seeds):
+        stages[f"seed-{seed}/collect"] = words(QUICKSTART["collect"], seed)
+        for name, command in MODELS.items():
+            domain = "safety" if name == WITHOUT_AUXILIARY else "helpfulness"
+            stages[f"seed-{seed}/{name}"] = words(command, seed, domain)
+    for name in stages.keys() - ON_THE_DRIVER:
+        stages[name] += placement_words(config.placement)
+    return stages
+
+
+def read_models(config: ReproduceRewardCommand) -> Pairs:
+    """The scores of every model on the test split of its seed."""
+
+    def read(directory: str, model: str) -> list[pd.DataFrame]:
+        paths = (config.out / f"seed-{s}" / directory for s in range(config.seeds))
+        return [read_pairs(pd.read_parquet(path / "scores.parquet"), model) for path in paths]
+
+    pairs = {model: read("reward", model) for model in ("helpfulness", "safety")}
+    for name in MODELS.keys() - {"reward"}:
+        pairs[name] = read(name, "safety" if name == WITHOUT_AUXILIARY else "helpfulness")
+    return pairs
