@@ -39,7 +39,6 @@ from data.tokenizer import train_tokenizer
 from policy.language_task import LanguageTask
 from rlhf.engine.optim import OptimConfig, build_adamw
 from rlhf.engine.torch_engine import TorchEngine
-from rlhf.model.attention import document_mask, document_positions
 from rlhf.model.config import ModelConfig
 from rlhf.model.init import init_language_model
 from rlhf.model.weights import save_model
@@ -140,16 +139,23 @@ def padded_batches(dialogues: list[EncodedDialogue]) -> list[dict[str, Any]]:
 
 
 def packed_batches(task: LanguageTask, step: int) -> list[dict[str, Any]]:
-    """Our micro-batches in the peer's words; the peer isolates documents as we do."""
-    return [
-        {
-            "input_ids": batch.tokens,
-            "attention_mask": document_mask(batch.documents),
-            "position_ids": document_positions(batch.documents),
-            "labels": batch.tokens.masked_fill(~batch.loss_mask, IGNORED),
-        }
-        for batch in task.micro_batches(step, 0, 1)
-    ]
+    """Our micro-batches in the peer's words: a mask and positions that keep documents apart."""
+    batches = []
+    for batch in task.micro_batches(step, 0, 1):
+        documents = batch.documents
+        index = torch.arange(documents.shape[1]).expand_as(documents)
+        begins = torch.ones_like(documents, dtype=torch.bool)
+        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        own = documents[:, None, :, None] == documents[:, None, None, :]
+        batches.append(
+            {
+                "input_ids": batch.tokens,
+                "attention_mask": own & (index[:, None, :, None] >= index[:, None, None, :]),
+                "position_ids": index - torch.where(begins, index, 0).cummax(dim=1).values,
+                "labels": batch.tokens.masked_fill(~batch.loss_mask, IGNORED),
+            }
+        )
+    return batches
 
 
 class AttentionCalls(TorchFunctionMode):

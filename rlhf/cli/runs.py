@@ -82,7 +82,7 @@ class Restarts:
 def report_line(command: str, run: Run, **figures: Any) -> None:
     """One line on the terminal about a finished run."""
     shown = ", ".join(
-        f"{name.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+        f"{name.replace('_', ' ')} {f'{value:.3f}' if isinstance(value, float) else value}"
         for name, value in figures.items()
     )
     line = f"{command}: {run.directory} in {run.seconds:.0f} s, {run.energy}; {shown}"

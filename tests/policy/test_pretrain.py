@@ -2,10 +2,13 @@
 
 import gzip
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,10 +18,12 @@ import policy.pretrain
 from data.errors import ConfigError
 from data.texts import open_corpus
 from data.tokenizer import Tokenizer
-from policy.language_task import LanguageTask
+from policy.language_task import LanguageTask, steps_for
 from policy.pretrain import PretrainConfig, pretrain
 from rlhf.cli.main import main
-from rlhf.engine.optim import OptimConfig
+from rlhf.cli.parsing import parse
+from rlhf.cli.pretrain import PretrainCommand
+from rlhf.engine.optim import OptimConfig, learning_rate
 from rlhf.metrics import read_metrics
 from rlhf.model.heads import LanguageModel
 from rlhf.model.weights import load_language_model
@@ -121,6 +126,40 @@ def test_nothing_to_learn(learn: Any, corpus_file: Path) -> None:
     corpus_file.write_text("one")  # the held-out document is the only one
     with pytest.raises(ConfigError, match="nothing to train on"):
         learn("run")
+
+
+@pytest.mark.parametrize(("size", "rate"), [("7b", 3e-4), ("13b", 3e-4), ("70b", 1.5e-4)])
+def test_configs_of_the_paper(size: str, rate: float) -> None:
+    path = ROOT / "configs" / size / "pretrain.yaml"
+    words = ["--config", str(path), "--corpus", "c", "--tokenizer", "t"]
+    train = parse(PretrainCommand, words, prog="rlhf pretrain").train
+    assert (train.size, train.optim.lr, train.epochs) == (size, rate, 1.0)
+    assert train.batch_rows * train.row_length == 4 * 2**20  # 4M tokens a step
+    num_steps = steps_for(2 * 10**12 // train.row_length, train.batch_rows, train.epochs)
+    assert num_steps == 476_837
+    assert learning_rate(train.optim, 1999, num_steps) == rate  # warmed up after 2000 steps
+    assert learning_rate(train.optim, 1998, num_steps) < rate
+    assert learning_rate(train.optim, num_steps, num_steps) == pytest.approx(0.1 * rate)
+
+
+def test_the_command_takes_several_files_and_says_where_the_curve_is(
+    corpus_file: Path, chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "more.parquet"
+    pq.write_table(pa.table({"body": ["a lazy dog", "a quick fox"]}), table)
+    out = tmp_path / "run"
+    words = ["pretrain", "--train.size", "tiny", "--train.row_length", "64", "--out", str(out)]
+    words += ["--train.batch_rows", "1", "--tokenizer", str(chat_model)]
+    words += ["--placement.ray", "false", "--corpus", f"[{corpus_file}, {table}]"]
+    assert main(words) == 2
+    assert "has no column 'text' of text; it has body" in capsys.readouterr().err
+    assert main([*words, "--column", "body"]) == 0  # the failed start is begun anew
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"loss curve {out / 'loss.svg'}" in told
+    assert re.search(r"about [\d.]+ Wh, [\d.]+ g CO2eq", told)
+    ids = Tokenizer.load(chat_model).encode_batch([*TEXTS, "a lazy dog", "a quick fox"])
+    # a 50th is held out: the first document
+    assert read_json(out / "finished.json")["tokens"] == sum(len(x) + 2 for x in ids[1:])
 
 
 @pytest.fixture(scope="module")
