@@ -50,6 +50,6 @@ def accuracy_over_data(curve: pd.DataFrame, strengths: Sequence[str]) -> Drawing
     most = curve[curve["share"] == curve["share"].max()]
     return finish(
         chart,
-        "More comparisons, more of the test split ranked as people did",
+        "Does accuracy grow with the number of comparisons?",
         f"With all: {listed(most.set_index('strength')['accuracy'], strengths, percent)}.",
     )

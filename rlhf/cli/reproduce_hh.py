@@ -77,9 +77,8 @@ def main(argv: Sequence[str]) -> None:
         ]
         write_json(config.out / RESULTS_FILE, {"seeds": config.seeds, "rows": rows_of(tables)})
         run.finish()
-    results = read_json(config.out / RESULTS_FILE)
-    console.print(accuracy_view(results))
-    report_line("reproduce hh", run, seeds=results["seeds"])
+        report_line("reproduce hh", run, seeds=config.seeds)
+    console.print(accuracy_view(read_json(config.out / RESULTS_FILE)))
 
 
 def list_stages(config: ReproduceHhCommand) -> dict[str, list[str]]:

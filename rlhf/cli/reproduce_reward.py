@@ -83,9 +83,10 @@ def main(argv: Sequence[str]) -> None:
         write_json(run.directory / RESULTS_FILE, results)
         write_page(run.directory / "report.html", results, pairs)
         run.finish(verdicts={claim.source: claim.verdict for claim in claims})
+        report_line("reproduce reward", run, seeds=config.seeds)
     for view in claims_views(read_json(config.out / RESULTS_FILE)):
         console.print(view)
-    report_line("reproduce reward", run, report=config.out / "report.html")
+    console.print(f"open {config.out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def list_stages(config: ReproduceRewardCommand) -> dict[str, list[str]]:
