@@ -24,7 +24,7 @@ STEPS, PAUSE = 20, 10
 MICRO_BATCHES = 6
 """Of a step, over all ranks: one, two and three ranks then have equally many."""
 OPTIM = OptimConfig(lr=1e-3, clip_norm=0.5)
-SECONDS = 120.0
+SECONDS = 600.0
 """Until a rank that waits for the others gives up."""
 Batch = tuple[Tensor, Tensor]
 

@@ -49,6 +49,7 @@ def test_a_few_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # sixty processes
+@pytest.mark.timeout(900)
 def test_many_times(tmp_path: Path) -> None:
     saved, torn = rounds(tmp_path, 60)
     assert saved >= 60
