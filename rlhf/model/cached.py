@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from rlhf.model.heads import LanguageModel
 from rlhf.model.kv_cache import KVCache, Places
-from rlhf.model.linear import linear
+from rlhf.model.linear import linear, packed
 from rlhf.model.rope import apply_rope, rope_tables
 from rlhf.model.transformer import Block
 
 
 class _Weights(NamedTuple):
-    """Of one layer."""
+    """Of one layer; matrices are copies where oneDNN multiplies."""
 
     attention_norm: Tensor
     qkv: Tensor
-    """[(H + 2K) · D, dim]: the only copies of weights made here."""
+    """[(H + 2K) · D, dim]."""
     out: Tensor
     mlp_norm: Tensor
     gate: Tensor
@@ -39,11 +39,11 @@ class CachedModel:
         self.config = model.config
         self.device = head.device
         self.cache = KVCache(model.config, slots, capacity, device=self.device, dtype=head.dtype)
-        self._head = head
+        self._head = packed(head, slots)
         self._embedding = model.model.embed_tokens.weight
         self._frequencies = model.model.frequencies
         self._norm = model.model.norm.weight
-        self._layers = [_weights_of(block) for block in model.model.layers]
+        self._layers = [_weights_of(block, slots) for block in model.model.layers]
 
     def prefill(self, tokens: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
         """Reads prompts into the cache; several slots may share one prompt.
@@ -131,16 +131,16 @@ class CachedModel:
         return F.rms_norm(x, weight.shape, weight, self.config.norm_eps)
 
 
-def _weights_of(block: nn.Module) -> _Weights:
+def _weights_of(block: nn.Module, rows: int) -> _Weights:
     assert isinstance(block, Block)
     attention, mlp = block.self_attn, block.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     return _Weights(
         block.input_layernorm.weight,
-        torch.cat([projection.weight for projection in projections]),
-        attention.o_proj.weight,
+        packed(torch.cat([projection.weight for projection in projections]), rows),
+        packed(attention.o_proj.weight, rows),
         block.post_attention_layernorm.weight,
-        mlp.gate_proj.weight,
-        mlp.up_proj.weight,
-        mlp.down_proj.weight,
+        packed(mlp.gate_proj.weight, rows),
+        packed(mlp.up_proj.weight, rows),
+        packed(mlp.down_proj.weight, rows),
     )

@@ -46,6 +46,18 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return _product(x, weight)
 
 
+def packed(weight: Tensor, rows: int) -> Tensor:
+    """A copy of a frozen weight [out, in] for `linear`, in the order in which oneDNN reads it.
+
+    Args:
+        weight: not packed yet.
+        rows: that x will usually have.
+    """
+    if not _by_onednn(weight, weight):
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+
+
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"

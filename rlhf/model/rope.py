@@ -42,6 +42,8 @@ def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates x [B, H, T, D] by the angles of its positions."""
+    if not x.requires_grad:
+        return _rotated(x, cos, sin, 1)
     return _Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]
 
 

@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from rlhf.model.documents import documents_layout
-from rlhf.model.linear import ROWS_AT_A_TIME, linear
+from rlhf.model.linear import ROWS_AT_A_TIME, linear, packed
 from rlhf.model.logprobs import token_logprobs
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
@@ -42,6 +42,15 @@ def test_product_of_no_rows() -> None:
     result = linear(x, weight)
     assert result.shape == (0, 6)
     assert_close(torch.autograd.grad(result.sum(), weight)[0], torch.zeros(6, 8))
+
+
+@torch.no_grad()
+def test_product_with_a_packed_weight() -> None:
+    """Packed for 16 rows; other numbers of rows, as prompts bring them, work as well."""
+    weight = normal(40, 24, seed=1)
+    for rows in (16, 1, 700):
+        x = normal(rows, 24)
+        assert_close(linear(x, packed(weight, 16)), F.linear(x, weight), rtol=1e-5, atol=1e-5)
 
 
 def test_normalisation() -> None:

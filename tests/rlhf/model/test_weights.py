@@ -56,8 +56,13 @@ def test_a_scalar_model_comes_back(tmp_path: Path) -> None:
     model = small_scalar_model(tie_embeddings=True)
     save_model(model, tmp_path / "model", SPECIAL, extra={"score_mean": 1.5})
     loaded = load_scalar_model(tmp_path / "model")
+    for (_, read), (_, written) in zip(
+        loaded.named_parameters(), model.named_parameters(), strict=True
+    ):
+        assert torch.equal(read, written)
     tokens = random_tokens(2, 9)
-    assert torch.equal(loaded(tokens), model(tokens))
+    # Not bit for bit: where weights lie in memory decides how oneDNN adds up.
+    assert_close(loaded(tokens), model(tokens), rtol=0, atol=1e-6)
     assert read_hf_config(tmp_path / "model")["score_mean"] == 1.5
 
 
