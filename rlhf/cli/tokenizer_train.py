@@ -17,7 +17,8 @@ class TokenizerTrainConfig:
     """Train a SentencePiece BPE tokenizer: digits split, bytes for unknown characters."""
 
     input: Path
-    """Text file with a document per line (plain or .gz), or a directory of our Parquet rows."""
+    """Text with a document per line (.txt, .gz), Parquet with a column named text, a directory of
+    these, or a dataset of dialogues."""
     out: Path
     """Directory for tokenizer.model."""
     vocab_size: int = 32_000

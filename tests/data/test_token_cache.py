@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import data.packed_file
+import data.texts
 import data.token_cache
 from data.errors import DataError
 from data.packed_file import PackedFile
@@ -88,6 +91,24 @@ def test_another_corpus_is_told(corpus_file: Path) -> None:
     corpus_file.write_text("something else")
     with pytest.raises(DataError, match=r"the corpus is no longer the one that .*tokens' was made"):
         cached(corpus_file)
+
+
+def test_memory_does_not_grow_with_the_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data.packed_file, "WINDOW_TOKENS", 20_000)
+    monkeypatch.setattr(data.texts, "BLOCK_BYTES", 20_000)
+    peaks = []
+    for number, size in enumerate((1, 8)):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        (directory / "corpus.txt").write_text("\n".join(TEXTS * 200 * size))  # 0.19 MB each
+        tracemalloc.start()
+        train, _ = cached(directory / "corpus.txt", share=0.5)
+        train.select(np.arange(4))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_bad_texts_leave_nothing(corpus_file: Path) -> None:
