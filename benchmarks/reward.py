@@ -3,9 +3,11 @@
     python benchmarks/reward.py --json runs/bench/reward.json
 
 Same model, comparisons, batch of 64 pairs, AdamW, precision and threads; an optimizer step includes
-the making of its batches. TRL runs without its default gradient checkpointing, which costs time and
-is not needed for memory here. Comparisons of more than 1024 tokens are left out, as TRL does. HH is
-read from $RLHF_SHARED_DATA, or from shared/data beside the checkout.
+the making of its batches. Before the clock starts both sides must give the same loss on the same
+comparisons. TRL runs without its default gradient checkpointing, which costs time and is not needed
+for memory here; its bf16 is autocast over float32 weights, ours has bf16 weights with float32
+masters. Comparisons of more than 1024 tokens are left out, as TRL does. HH is read from
+$RLHF_SHARED_DATA, or from shared/data beside the checkout.
 """
 
 import argparse
@@ -15,8 +17,10 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig as TrlConfig
@@ -37,6 +41,10 @@ THREADS = 2
 MAX_LENGTH, VOCAB_SIZE, BATCH, RATE = 1024, 2048, 64, 1e-4
 TRL_MICRO_BATCH = 8
 """TRL's default; larger ones pad more."""
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+COMPARED = 4
+"""Comparisons on which both sides must agree."""
 FILES = ("helpful-base.test.jsonl.gz", "harmless-base.test.jsonl.gz")
 
 
@@ -75,19 +83,39 @@ def make_task(directory: Path, tokenizer: Tokenizer, pairs: list[EncodedPair]) -
     )
 
 
-def ours(task: RewardTask, precision: str, steps: int) -> Callable[[], object]:
+def check_same_loss(task: RewardTask, directory: Path) -> None:
+    """Both sides start from the same model, and mean the same by its loss."""
+    pairs = task.train[:COMPARED]
+    few = replace(task, train=pairs, config=replace(task.config, batch_pairs=COMPARED))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        directory / "reward", dtype=torch.float32
+    )
+    with torch.no_grad():
+        (batch,) = few.micro_batches(0, 0, 1)
+        mine = float(few.loss(task.build(), batch)[0])
+        chosen, rejected = (
+            torch.stack([model(torch.tensor([p.prompt + ids(p)])).logits[0, 0] for p in pairs])
+            for ids in (lambda p: p.chosen, lambda p: p.rejected)
+        )
+    theirs = float(-F.logsigmoid(chosen - rejected).mean())
+    if abs(mine - theirs) > 1e-5:
+        raise RuntimeError(f"our loss is {mine}, that of transformers' model {theirs}")
+
+
+def ours(task: RewardTask, precision: Precision, steps: int) -> Callable[[], object]:
     """Optimizer steps as a worker of `rlhf reward train` takes them."""
-    engine = TorchEngine(task.build(), task.config.optim)
+    engine = TorchEngine(task.build(), task.config.optim, precision)
 
     def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            for step in range(steps):
-                engine.train_step(task.micro_batches(step, 0, 1), task.loss, RATE)
+        for step in range(steps):
+            engine.train_step(task.micro_batches(step, 0, 1), task.loss, RATE)
 
     return run
 
 
-def trl(task: RewardTask, directory: Path, precision: str, steps: int) -> Callable[[], object]:
+def trl(
+    task: RewardTask, directory: Path, precision: Precision, steps: int
+) -> Callable[[], object]:
     """As many steps of TRL's trainer, which is built before the clock starts."""
     examples = [
         {"chosen_ids": p.prompt + p.chosen, "rejected_ids": p.prompt + p.rejected}
@@ -129,6 +157,7 @@ def trl(task: RewardTask, directory: Path, precision: str, steps: int) -> Callab
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--only", choices=PRECISIONS, nargs="+", default=list(PRECISIONS))
     parser.add_argument("--repeats", type=int, default=3, help="counted turns of each side")
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a turn")
     arguments = parser.parse_args()
@@ -139,7 +168,8 @@ def main() -> None:
         task = hh_task(directory)
         once, twice = (sum(map(size, task.train)) for size in (len, lambda p: 2 * longest(p)))
         print(f"{len(task.train)} comparisons; the shared prompt saves {1 - once / twice:.0%}")
-        for precision in ("fp32", "bf16"):
+        check_same_loss(task, directory)
+        for precision in arguments.only:
             sides = [
                 ours(task, precision, arguments.steps),
                 trl(task, directory, precision, arguments.steps),

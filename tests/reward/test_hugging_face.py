@@ -1,6 +1,7 @@
 """Reward models of transformers, here; and ours, there."""
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from data.chat_format import ChatFormat
 from data.schemas import Message
-from data.tokenizer import Tokenizer
 from reward.score import ScoreWorker, score_with
 from reward.train import encode_scored
 from rlhf.actors.group import LocalGroup
 from rlhf.actors.placement import Placement
-from tests.reward.tiny import VOCAB_SIZE, write_reward_model
+from tests.reward.tiny import VOCAB_SIZE, tiny_chat, write_reward_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers warns about itself
 HERE = Placement(ray=False)
@@ -47,14 +46,24 @@ def test_a_classifier_of_transformers_is_a_reward_model(tmp_path: Path) -> None:
 
 
 def test_the_three_lines_of_the_documentation(tmp_path: Path) -> None:
-    from transformers import AutoModelForSequenceClassification
+    """As they stand there, but for the path."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    page = (Path(__file__).parents[2] / "docs" / "reward.md").read_text(encoding="utf-8")
+    (block,) = re.findall(
+        r"A Hugging Face user needs three lines:\n\n```python\n(.*?)```", page, re.S
+    )
+    assert len(block.splitlines()) == 3
     directory = write_reward_model(tmp_path / "model")
     messages = [Message("user", "the quick brown fox"), Message("assistant", "jumps over")]
-    model: Any = AutoModelForSequenceClassification.from_pretrained(directory)
-    chat = ChatFormat(Tokenizer.load(directory))
-    score = model(torch.tensor([chat.encode_dialogue(messages).ids])).logits[0, 0]
+    given = {
+        "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
+        "AutoTokenizer": AutoTokenizer,
+        "messages": [{"role": m.role, "content": m.content} for m in messages],
+    }
+    found: dict[str, Any] = {}
+    exec(block.replace("runs/reward/helpfulness/model", str(directory)), given, found)
 
     group = LocalGroup(ScoreWorker, HERE, directory)
-    ids = encode_scored(chat, messages[:1], messages[1:], 4096)
-    assert float(score) == pytest.approx(score_with(group, [ids])[0], abs=1e-5)
+    ids = encode_scored(tiny_chat(), messages[:1], messages[1:], 4096)
+    assert float(found["score"]) == pytest.approx(score_with(group, [ids])[0], abs=1e-5)
