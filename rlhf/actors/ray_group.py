@@ -105,7 +105,7 @@ class RayGroup(Closing, Generic[W]):
                 raise cause from None
             dead = self._dead(calls)
             if dead is None:
-                reason = f"{type(cause).__name__}: {cause}"
+                reason = " ".join(f"{type(cause).__name__}: {cause}".split())
                 raise WorkerError(
                     f"{self._name} rank {rank} failed in {phase!r}: {reason}"
                 ) from error

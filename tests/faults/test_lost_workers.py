@@ -145,6 +145,7 @@ def test_new_workers_take_over_from_a_stopped_one(
         ("save_checkpoint", has(f"checkpoints/.step-{EVERY:06d}.tmp"), 0.0),
         ("evaluate", has("checkpoints/step-000001"), 2.0),  # two steps, then a long evaluation
     ],
+    ids=["start", "save", "evaluate"],
 )
 def test_a_worker_killed_in_another_phase(
     inputs: Inputs, start: Start, tmp_path: Path, phase: str, due: Due, pause: float

@@ -42,7 +42,7 @@ class Counter:
 
     def fail(self, rank: int) -> None:
         if self.rank.index == rank:
-            raise KeyError("broken")
+            raise RuntimeError("it is\n  broken")
 
     def complain(self, rank: int) -> None:
         if self.rank.index == rank:

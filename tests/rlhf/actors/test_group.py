@@ -29,7 +29,7 @@ def test_errors_come_as_they_are() -> None:
     with pytest.raises(DataError, match="start is -1; count from 0 or more"):
         LocalGroup(Counter, HERE, -1)
     group = LocalGroup(Counter, HERE, 5)
-    with pytest.raises(KeyError, match="broken"):
+    with pytest.raises(RuntimeError, match="broken"):
         group.broadcast(Counter.fail, 0)
     with pytest.raises(DataError, match="the file is torn"):
         group.broadcast(Counter.complain, 0)
