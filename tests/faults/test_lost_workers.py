@@ -113,13 +113,13 @@ def test_new_workers_give_the_run_that_nothing_happened_to(
 def test_a_stopped_worker_is_named_and_ended_with_its_peer(
     inputs: Inputs, start: Start, tmp_path: Path
 ) -> None:
-    command = start(inputs.sft(tmp_path / "run", "--placement.timeout", "30"))
+    command = start(inputs.sft(tmp_path / "run", "--placement.timeout", "60"))
     since = lose_a_worker(command, tmp_path / "run", MID_STEP, pause=0.2, how=signal.SIGSTOP)
     line = (
-        r"rlhf sft: error: sft rank [01] did not finish 'train' within 30 s and does not answer; "
+        r"rlhf sft: error: sft rank [01] did not finish 'train' within 60 s and does not answer; "
         "look for what it waits for, or raise placement.timeout"
     )
-    check_ended(command, since, line, within=30 + SECONDS_TO_END)
+    check_ended(command, since, line, within=60 + SECONDS_TO_END)
 
 
 @pytest.mark.slow  # as above, and it trains to the end
@@ -127,7 +127,7 @@ def test_new_workers_take_over_from_a_stopped_one(
     inputs: Inputs, start: Start, tmp_path: Path, undisturbed: Path
 ) -> None:
     out = tmp_path / "run"
-    command = start(inputs.sft(out, "--placement.timeout", "30", "--max-restarts", "1"))
+    command = start(inputs.sft(out, "--placement.timeout", "60", "--max-restarts", "1"))
     lose_a_worker(command, out, MID_STEP, pause=0.2, how=signal.SIGSTOP)
     code, lines = command.end(240)
     assert code == 0
