@@ -1,6 +1,6 @@
 """What the `rlhf data import …` commands share: options, publication, the tables they print."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from data.errors import ConfigError, require_not_negative
 from data.importers.imported import DROPPED, TIES, ImportedFile, publish_files, reasons_of
 from data.manifest import Manifest
 from data.schemas import SPLITS, R
+
+_SHOWN_LINES, _SHOWN_LETTERS = 5, 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +74,21 @@ def publish_and_report(
     console = Console()
     console.print(_files_table(files))
     console.print(_splits_table(manifest, row_type))
+    for told in _malformed_lines(files):
+        console.print(told, soft_wrap=True, markup=False, highlight=False)
     console.print(f"dataset: {config.out}", soft_wrap=True)
     console.print(f"dropped lines: {config.out / DROPPED}", soft_wrap=True)
     if any(file.ties for file in files):
         console.print(f"ties: {config.out / TIES}", soft_wrap=True)
+
+
+def _malformed_lines(files: Sequence[ImportedFile[R]]) -> Iterator[str]:
+    """Where the first malformed lines stand, and how many more there are."""
+    lines = [line for file in files for line in file.dropped if line.reason == "malformed"]
+    for line in lines[:_SHOWN_LINES]:
+        yield f"malformed: {line.file}:{line.line}: {line.text[:_SHOWN_LETTERS]}"
+    if len(lines) > _SHOWN_LINES:
+        yield f"malformed: and {len(lines) - _SHOWN_LINES:,} more, all in {DROPPED}"
 
 
 def _files_table(files: Sequence[ImportedFile[R]]) -> Table:

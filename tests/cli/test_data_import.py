@@ -21,10 +21,27 @@ def test_map_export_and_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main([*words, "--out", str(out)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "kept 30" in shown and "dropped: malformed 1" in shown
+    assert f"malformed: {path}:31: not JSON" in shown
     assert json.loads((out / "dropped.jsonl").read_text())["line"] == 31
     assert main(["data", "export", "trl", str(out), "--out", str(tmp_path / "trl")]) == 0
     rows = [x for file in (tmp_path / "trl").iterdir() for x in file.read_text().splitlines()]
     assert len(rows) == 30 and set(json.loads(rows[0])) == {"prompt", "chosen", "rejected"}
+
+
+def test_not_every_malformed_line_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    good = json.dumps({"prompt": "q", "chosen": "a", "rejected": "b"})
+    path.write_text("\n".join([good, *("[bold]" for _ in range(7))]))
+    words = ["data", "import", "generic", str(path), "--domain", "safety", "--source", "mine"]
+    assert main([*words, "--out", str(tmp_path / "ds")]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("/")[2] for line in shown if line.startswith("malformed:")] == [
+        *(f"mine.jsonl:{number}: [bold]" for number in range(2, 7)),
+        "malformed: and 2 more, all in dropped.jsonl",
+    ]
+    assert len((tmp_path / "ds" / "dropped.jsonl").read_text().splitlines()) == 7
 
 
 NAMED = [

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers warns about it
 HERE = Placement(ray=False)
 
 
-def test_a_classifier_of_transformers_is_a_reward_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", ["1GB", "20KB"], ids=["whole", "sharded"])
+def test_a_classifier_of_transformers_is_a_reward_model(tmp_path: Path, most: str) -> None:
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     torch.manual_seed(0)
@@ -35,7 +36,8 @@ def test_a_classifier_of_transformers_is_a_reward_model(tmp_path: Path) -> None:
         initializer_range=0.3,  # scores that differ
     )
     theirs: Any = LlamaForSequenceClassification(config)
-    theirs.eval().save_pretrained(tmp_path / "model")
+    theirs.eval().save_pretrained(tmp_path / "model", max_shard_size=most)
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) == (1 if most == "1GB" else 5)
     rng = random.Random(0)
     sequences = [[rng.randrange(VOCAB_SIZE) for _ in range(n)] for n in (3, 40, 17, 5)]
     with torch.no_grad():
