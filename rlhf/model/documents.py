@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rlhf.model.linear import ROW_STEP
+
 LEAST_FILLED = 0.6
 """Documents shorter than this share of the longest in a group start another one."""
 
@@ -45,10 +47,10 @@ class Slots(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The real tokens of a batch: N of its rows · T places."""
+    """The tokens of a batch that are computed: N of its rows · T places."""
 
     places: Tensor | None
-    """[N] within the flattened batch; None where all are real."""
+    """[N] within the flattened batch; None where all of them are."""
     positions: Tensor
     """[N] of each token in its document; every branch continues the trunk."""
     groups: list[Group]
@@ -75,7 +77,7 @@ def documents_layout(
         dtype: of the masks.
     """
     row = torch.arange(len(documents), device=documents.device)[:, None].expand_as(documents)
-    places = (documents.flatten() >= 0).nonzero().squeeze(1)
+    places = _real_places(documents)
     numbers = torch.stack((row.flatten()[places], documents.flatten()[places]))
     _, lengths = torch.unique_consecutive(numbers, dim=1, return_counts=True)
     starts = lengths.cumsum(0) - lengths
@@ -95,6 +97,17 @@ def documents_layout(
         tokens.append(inside.flatten())
         padding.append(is_padding.flatten())
     return Layout(places, positions, groups, _slots(torch.cat(tokens), torch.cat(padding), index))
+
+
+def _real_places(documents: Tensor) -> Tensor:
+    """Places of tokens in documents, and of as much padding as makes their number a round one.
+
+    The padding attends as documents of its own.
+    """
+    real = documents.flatten() >= 0
+    missing = -int(real.sum()) % ROW_STEP
+    filling = ~real & ((~real).cumsum(0) <= missing)
+    return (real | filling).nonzero().squeeze(1)
 
 
 def _slots(tokens: Tensor, padding: Tensor, index: Tensor) -> Slots:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")  # of ideep, which stands before it
 
+ROW_STEP = 64
+"""Where the number of rows is free, multiples of this keep the shapes few."""
+
 ROWS_AT_A_TIME = 512
 """Longer operands no longer fit the caches once they are transposed."""
 

@@ -7,8 +7,11 @@ logprobs[:, t] = log π(tokens[:, t] | tokens[:, :t]) and index 0, which nothing
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from rlhf.model.linear import ROW_STEP
 
 CHUNK_LOGITS = 1 << 25
 """Logits that exist at a time: 128 MiB in float32, 1,048 positions of a vocabulary of 32,000."""
@@ -45,9 +48,11 @@ def token_logprobs(
         temperature: divides the logits, as the sampler did.
         with_entropy: whether to compute the entropy too.
     """
-    # The shift: position t − 1 predicts token t.
+    # The shift: position t − 1 predicts token t. What fills the rows up is left out again below.
     predicts = mask.flatten().nonzero().squeeze(1) - 1
-    wanted, chosen_ids = hidden.flatten(0, 1).index_select(0, predicts), tokens[mask]
+    filling = (0, -len(predicts) % ROW_STEP)
+    wanted = hidden.flatten(0, 1).index_select(0, F.pad(predicts, filling))
+    chosen_ids = F.pad(tokens[mask], filling)
     size = max(1, CHUNK_LOGITS // head.out_features)
     if wanted.shape[0] <= size:
         chosen, entropies = _chosen(wanted, head, chosen_ids, temperature, with_entropy)

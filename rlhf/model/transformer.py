@@ -86,7 +86,7 @@ class Transformer(nn.Module):
                 without seeing each other; needs `documents`.
 
         Returns:
-            [B, T, dim] after the final norm; 0 where padding is marked.
+            [B, T, dim] after the final norm; nothing of use where padding is marked.
         """
         if documents is None:
             layout = rows_layout(len(tokens), tokens.shape[1], tokens.device)

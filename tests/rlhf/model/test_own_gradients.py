@@ -102,7 +102,7 @@ def test_chosen_logprobs() -> None:
 
 def test_to_slots_and_back() -> None:
     """The gradient of padding is dropped on the way in and zero on the way out."""
-    slots = documents_layout(torch.tensor([[0, 0, 0, 1, 1, -1]])).slots
+    slots = documents_layout(torch.tensor([[0, 0, 0, 1, 1]])).slots
     assert slots is not None
     x = normal(5, 2)
     spread = slots.spread(x)
