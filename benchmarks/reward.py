@@ -10,13 +10,18 @@ masters. Comparisons of more than 1024 tokens are left out, as TRL does. HH is r
 $RLHF_SHARED_DATA, or from shared/data beside the checkout.
 """
 
+import sys
+from pathlib import Path
+
+# A script's own folder comes first, where this file would hide the package `reward`.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import argparse
 import os
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import torch
