@@ -5,6 +5,7 @@ of a group that reserved no cores or GPUs are kept when the group closes, and th
 same size takes them over, process group included.
 """
 
+import ctypes
 import gc
 import sys
 import threading
@@ -22,6 +23,7 @@ from rlhf.actors.group import Seat
 from rlhf.actors.placement import Placement
 from rlhf.engine.distributed import free_address
 
+LIBC = ctypes.CDLL(None)
 SECONDS_TO_VACATE = 10.0
 SECONDS_TO_ANSWER = 3.0
 WATCH = "watch"
@@ -58,6 +60,8 @@ class Host:
         """Lets the worker go, and its memory."""
         self._worker = None
         gc.collect()
+        if hasattr(LIBC, "malloc_trim"):
+            LIBC.malloc_trim(0)  # glibc keeps what is freed, hundreds of megabytes of a worker
 
     @ray.method(concurrency_group=WATCH)
     def whereabouts(self) -> Whereabouts:

@@ -19,7 +19,7 @@ def build_engine(
     if engine.recompute_activations:
         for part in module.modules():
             if hasattr(part, "recompute_activations"):
-                part.recompute_activations = True
+                part.recompute_activations = True  # type: ignore[assignment]
     several = rank.world_size > 1
     if engine.kind == "deepspeed" or (engine.kind == "auto" and several):
         from rlhf.engine.deepspeed_engine import DeepSpeedEngine

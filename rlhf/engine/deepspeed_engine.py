@@ -27,6 +27,9 @@ from rlhf.types import Mean, Stats, merge_stats
 
 SECONDS_TO_MEET = 60.0
 
+BUCKET = 50_000_000
+"""Numbers that ZeRO sends at a time, and reserves room for: DeepSpeed's own 500 million are 2 GB."""
+
 
 class DeepSpeedEngine:
     """A `TrainEngine` for one rank of the process group, which may be the only one."""
@@ -170,7 +173,11 @@ class DeepSpeedEngine:
 
 
 def _deepspeed_config(config: EngineConfig, optim: OptimConfig) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": config.zero_stage}
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "reduce_bucket_size": BUCKET,
+        "allgather_bucket_size": BUCKET,
+    }
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     settings: dict[str, Any] = {
