@@ -28,7 +28,7 @@ from rlhf.types import Mean, Stats, merge_stats
 SECONDS_TO_MEET = 60.0
 
 BUCKET = 50_000_000
-"""Numbers that ZeRO sends at a time, and reserves room for: DeepSpeed's own 500 million are 2 GB."""
+"""Numbers that ZeRO sends at a time and makes room for; DeepSpeed's 500 million are 2 GB."""
 
 
 class DeepSpeedEngine:
