@@ -138,8 +138,9 @@ def take_hosts(placement: Placement) -> Hosts:
 
 
 def give_back(hosts: Hosts, placement: Placement) -> None:
-    """Keeps idle hosts for the next group; ends them where they hold reserved resources, or where
-    enough are idle already.
+    """Keeps idle hosts for the next group, or ends them.
+
+    Ended are those that hold reserved resources, and those beyond `MOST_IDLE` groups.
     """
     idle = _kept[_key(placement)]
     if _keeps(placement) and len(idle) < MOST_IDLE and hosts.vacate():
