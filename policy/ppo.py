@@ -11,7 +11,7 @@ Where we differ: a critic of its own (the paper does not say), started from the 
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +19,16 @@ import torch
 
 from data.chat_format import ChatFormat
 from data.errors import ConfigError, require_not_negative, require_positive
+from policy.health import ALARMS_FILE, health_figures, raised_alarms
 from policy.ppo_math import (
     KlEstimator,
     adaptive_kl_coef,
-    explained_variance,
     gae,
     kl_estimate,
     masked_whiten,
     shape_rewards,
 )
+from policy.ppo_metrics import batch_metrics, held_out_metrics
 from policy.ppo_workers import CriticWorker, PolicyWorker, UpdateSpec, own_rows
 from policy.prompts import PromptSet
 from policy.samples import SAMPLES_FILE, read_samples, sample_records, write_samples
@@ -39,7 +40,7 @@ from rlhf.engine.optim import OptimConfig, learning_rate
 from rlhf.engine.weight_sync import check_versions
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
-from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, write_json
+from rlhf.run import KEEP_CHECKPOINTS, Run, console, progress, read_json, write_json
 from rlhf.types import Experience, Rollout, merge_stats, stat_values
 
 
@@ -83,6 +84,13 @@ class PpoConfig:
     """zero_head keeps the helpfulness model's body and begins with values of 0."""
     sample_every: int = 1
     """Iterations between those whose samples are kept."""
+    eval_every: int = 0
+    """Iterations between those after which the held-out prompts are answered; 0: never."""
+    eval_prompts: int = 128
+    """How many of them, at most."""
+    patience: int = 0
+    """Evaluations without a better held-out score until the run stops; the policy of the best one
+    is kept. 0 runs all iterations and keeps the last policy."""
     checkpoint_every: int = 0
     """Iterations between checkpoints; 0 keeps none."""
     keep_checkpoints: int = KEEP_CHECKPOINTS
@@ -98,9 +106,14 @@ class PpoConfig:
         require_positive(
             self, "iterations", "prompts_per_iteration", "minibatch_size", "micro_batch_size",
             "epochs", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "sample_every",
-            "keep_checkpoints",
+            "keep_checkpoints", "eval_prompts",
         )  # fmt: skip
-        require_not_negative(self, "kl_coef", "checkpoint_every", "seed")
+        require_not_negative(self, "kl_coef", "checkpoint_every", "eval_every", "patience", "seed")
+        if self.patience and not self.eval_every:
+            raise ConfigError(
+                f"patience is {self.patience} and eval_every 0; early stopping needs evaluations: "
+                "set eval_every, or leave patience at 0"
+            )
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
@@ -129,18 +142,22 @@ class Roles:
 
 
 def train_ppo(
-    config: PpoConfig, roles: Roles, prompts: PromptSet, chat: ChatFormat, run: Run
+    config: PpoConfig,
+    roles: Roles,
+    prompts: PromptSet,
+    chat: ChatFormat,
+    run: Run,
+    held_out: PromptSet | None = None,
 ) -> dict[str, float]:
-    """All iterations; the policy lands in the run directory.
+    """All iterations, or fewer with early stopping; the policy lands in the run directory.
+
+    Args:
+        held_out: prompts of the evaluations, which `eval_every` asks for.
 
     Returns:
         `tokens`: how many were sampled and learned from.
     """
-    if config.minibatch_size < roles.policy.size:
-        raise ConfigError(
-            f"minibatch_size is {config.minibatch_size}; it must be at least the number of policy "
-            f"workers, {roles.policy.size}"
-        )
+    _check_parts(config, roles, held_out)
     first, kl_coef = _resume(config, roles, run)
     metrics = run.metrics(first)
     records = [r for r in read_samples(run.directory / SAMPLES_FILE) if r["step"] < first]
@@ -148,48 +165,117 @@ def train_ppo(
         for iteration in range(first, config.iterations):
             began = time.monotonic()
             batch = prompts.batch(iteration, config.prompts_per_iteration, seed=config.seed)
-            rollouts = _generate(config, roles, batch, chat, iteration)
+            seed = config.seed * 1_000_003 + iteration
+            rollouts = _generate(config, roles, batch, chat, seed=seed, version=iteration)
             scores = roles.rewards.score([r.ids for r in rollouts], batch.is_safety)
             experience = _experience(config, roles, rollouts, scores, chat, kl_coef)
             values = _update(config, roles, experience, iteration)
-            values |= _summary(experience, scores, kl_coef, seconds=time.monotonic() - began)
+            values |= batch_metrics(
+                experience, scores, kl_coef, seconds=time.monotonic() - began
+            ) | health_figures(experience, scores.combined)
+            if held_out is not None and _evaluation_due(config, iteration):
+                values |= _evaluate(config, roles, held_out, chat, iteration + 1)
             metrics.log(iteration, values)
+            _tell_alarms(run, chat)
             if iteration % config.sample_every == 0:
                 records += sample_records(batch, rollouts, chat, scores, step=iteration)
-            if config.kl_control == "adaptive":
-                kl_coef = adaptive_kl_coef(
-                    kl_coef,
-                    values["objective/kl"],
-                    target=config.kl_target,
-                    horizon=config.kl_horizon,
-                    num_samples=len(rollouts),
-                )
+            if config.patience and _evaluations_since_best(config, roles, run) >= config.patience:
+                break
+            kl_coef = _next_kl_coef(config, kl_coef, values["objective/kl"])
             due = config.checkpoint_every and (iteration + 1) % config.checkpoint_every == 0
             if due and iteration + 1 < config.iterations:
                 write_samples(run.directory / SAMPLES_FILE, records)
                 _save_checkpoint(config, roles, run, iteration + 1, kl_coef)
             advance(1, f"score {values['objective/scores']:.2f} KL {values['objective/kl']:.2f}")
     write_samples(run.directory / SAMPLES_FILE, records)
-    roles.policy.broadcast(PolicyWorker.save_model, run.model)
+    if not config.patience:
+        roles.policy.broadcast(PolicyWorker.save_model, run.model)
     per_prompt = sum(line["response/tokens"] for line in read_metrics(run.directory))
     return {"tokens": per_prompt * config.prompts_per_iteration}
 
 
+def _check_parts(config: PpoConfig, roles: Roles, held_out: PromptSet | None) -> None:
+    if config.minibatch_size < roles.policy.size:
+        raise ConfigError(
+            f"minibatch_size is {config.minibatch_size}; it must be at least the number of policy "
+            f"workers, {roles.policy.size}"
+        )
+    if config.eval_every and held_out is None:
+        raise ConfigError(f"eval_every is {config.eval_every}; there are no held-out prompts")
+
+
 def _generate(
-    config: PpoConfig, roles: Roles, batch: PromptSet, chat: ChatFormat, iteration: int
+    config: PpoConfig, roles: Roles, batch: PromptSet, chat: ChatFormat, *, seed: int, version: int
 ) -> list[Rollout]:
     requests = share_out(
         batch.ids,
         roles.policy.size,
         config.sampling,
         eos_id=chat.tokenizer.eos_id,
-        seed=config.seed * 1_000_003 + iteration,
-        policy_version=iteration,
+        seed=seed,
+        policy_version=version,
     )
     parts = roles.policy.scatter(PolicyWorker.generate, requests)
     rollouts = [rollout for part in parts for rollout in part]
-    check_versions(rollouts, iteration)
+    check_versions(rollouts, version)
     return rollouts
+
+
+def _evaluation_due(config: PpoConfig, iteration: int) -> bool:
+    return (iteration + 1) % config.eval_every == 0 or iteration + 1 == config.iterations
+
+
+def _evaluate(
+    config: PpoConfig, roles: Roles, held_out: PromptSet, chat: ChatFormat, version: int
+) -> dict[str, float]:
+    """How the policy of this version answers held-out prompts, each time with the same noise."""
+    batch = held_out.select(range(min(config.eval_prompts, len(held_out))))
+    rollouts = _generate(config, roles, batch, chat, seed=config.seed, version=version)
+    scores = roles.rewards.score([r.ids for r in rollouts], batch.is_safety)
+    rows = Experience.from_rollouts(rollouts, chat.tokenizer.pad_id)
+    parts = roles.policy.broadcast(PolicyWorker.ref_logprobs, rows, config.micro_batch_size)
+    return held_out_metrics(rows.with_(ref_logprobs=_gather(rows, parts)), scores)
+
+
+def _evaluations_since_best(config: PpoConfig, roles: Roles, run: Run) -> int:
+    """So many; keeps the policy where the newest is the best."""
+    lines = read_metrics(run.directory)
+    found = [line["eval/scores"] for line in lines if "eval/scores" in line]
+    if "eval/scores" not in lines[-1]:
+        return 0
+    best = max(range(len(found)), key=lambda n: found[n])
+    if best == len(found) - 1:
+        roles.policy.broadcast(PolicyWorker.save_model, run.model)
+    return len(found) - 1 - best
+
+
+def _tell_alarms(run: Run, chat: ChatFormat) -> None:
+    """New alarms on the terminal, all of them in the run directory."""
+    lines = read_metrics(run.directory)
+
+    def spell(token: int) -> str:
+        return chat.tokenizer.decode([token])
+
+    alarms = raised_alarms(lines, spell)
+    for alarm in alarms:
+        if alarm.step == lines[-1]["step"]:
+            console.print(f"ALARM, {alarm}", highlight=False, markup=False, soft_wrap=True)
+    write_json(run.directory / ALARMS_FILE, [asdict(alarm) for alarm in alarms])
+
+
+def _next_kl_coef(config: PpoConfig, kl_coef: float, kl: float) -> float:
+    """β of the next iteration."""
+    match config.kl_control:
+        case "fixed":
+            return kl_coef
+        case "adaptive":
+            return adaptive_kl_coef(
+                kl_coef,
+                kl,
+                target=config.kl_target,
+                horizon=config.kl_horizon,
+                num_samples=config.prompts_per_iteration,
+            )
 
 
 def _experience(
@@ -248,31 +334,6 @@ def _update(
         + roles.critic.broadcast(CriticWorker.update, experience, critic_spec)
     )
     return stat_values(stats)
-
-
-def _summary(
-    experience: Experience, scores: Scores, kl_coef: float, *, seconds: float
-) -> dict[str, float]:
-    """Metrics of a batch under the names that users of other toolkits know."""
-    rows, mask = experience, experience.response_mask
-    assert rows.ref_logprobs is not None and rows.values is not None
-    assert rows.returns is not None and rows.scores is not None and rows.rewards is not None
-    kl = ((rows.logprobs - rows.ref_logprobs) * mask).sum(dim=1).mean()
-    return {
-        "objective/kl": float(kl),
-        "objective/kl_coef": kl_coef,
-        "objective/entropy": float((-rows.logprobs * mask).sum(dim=1).mean()),
-        "objective/scores": float(scores.combined.mean()),
-        "objective/scores_helpfulness": float(scores.helpfulness.mean()),
-        "objective/scores_safety": float(scores.safety.mean()),
-        "objective/non_score_reward": float((rows.rewards.sum(dim=1) - rows.scores).mean()),
-        "objective/rlhf_reward": float(rows.rewards.sum(dim=1).mean()),
-        "val/explained_variance": explained_variance(rows.values, rows.returns, mask),
-        "val/num_eos_tokens": float(rows.ended.sum()),
-        "response/tokens": float(mask.sum(dim=1).float().mean()),
-        "tokens_per_second": rows.num_response_tokens / seconds,
-        "seconds": seconds,
-    }
 
 
 def _save_checkpoint(

@@ -102,12 +102,15 @@ class PolicyWorker:
         def loss(module: nn.Module, batch: MicroBatch) -> tuple[Tensor, Stats]:
             return policy_loss(module, batch, spec)
 
-        parts = []
+        parts: list[Stats] = []
         for batches in own_minibatches(rows, spec, self._rank, self._world_size):
             batches = [
                 MicroBatch(on_device(b.rows, self._device), b.num_global_tokens) for b in batches
             ]
-            parts.append(self._engine.train_step(batches, loss, spec.learning_rate))
+            stats = self._engine.train_step(batches, loss, spec.learning_rate)
+            if parts:  # only before the first step trainer and sampler are the same policy
+                del stats["health/probability_gap"]
+            parts.append(stats)
         self._version += 1
         self._sampler.sync(self._engine, self._version)
         return _renamed(merge_stats(parts), "policy")
@@ -210,7 +213,9 @@ def policy_loss(module: nn.Module, batch: MicroBatch, spec: UpdateSpec) -> tuple
     total = (surrogate.loss * mask).sum()
     count = int(mask.sum())
     with torch.no_grad():
+        gap = torch.where(mask, out.logprobs.exp() - rows.logprobs.exp(), 0.0).abs()
         stats = {
+            "health/probability_gap": Mean(float(gap.sum()), count),
             "loss/policy_avg": Mean(float(total), count),
             "policy/approxkl_avg": Mean(float((0.5 * log_ratio**2).sum()), count),
             "policy/clipfrac_avg": Mean(float((surrogate.clipped * mask).sum()), count),

@@ -29,7 +29,7 @@ class PpoCommand:
     rewards: Path
     """Run directory of `rlhf reward train`; the critic starts from its helpfulness model."""
     prompts: Path
-    """Dataset of prompts; the training split is used."""
+    """Dataset of prompts: the training split, and the validation split for evaluations."""
     out: Path = Path("runs/ppo")
     """The run directory; the policy goes to its model/."""
     train: PpoConfig = PpoConfig()
@@ -53,6 +53,10 @@ def main(argv: Sequence[str]) -> None:
     check_same_tokenizer(config.model, config.reference or config.model)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     check_room(prompts, config.model)
+    held_out = None
+    if config.train.eval_every:
+        held_out = PromptSet.encode(read_rows(config.prompts, Prompt, "validation"), chat)
+        check_room(held_out, config.model)
     restarts = Restarts(config.max_restarts)
     run = begin("ppo", config)
     if run is None:
@@ -60,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
     def work() -> dict[str, float]:
         with _roles(config) as roles:
-            return train_ppo(config.train, roles, prompts, chat, run)
+            return train_ppo(config.train, roles, prompts, chat, run, held_out)
 
     with session(config.placement):
         figures = restarts.around(work, run)
