@@ -14,15 +14,24 @@ from pathlib import Path
 
 from data.chat_format import ChatFormat
 from data.errors import require_not_negative, require_positive
+from data.mixing import sample_without_replacement
 from data.packing import PackedRows, pack
-from data.schemas import Demonstration
+from data.schemas import Demonstration, Prompt
 from data.tokenizer import Tokenizer
 from policy.language_task import LanguageTask, steps_for
+from policy.prompts import PromptSet, context_of
+from policy.samples import read_samples, sample_records, write_samples
+from rlhf.actors.group import WorkerGroup
 from rlhf.actors.placement import Placement
+from rlhf.actors.workers import share_out
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.optim import OptimConfig
+from rlhf.generation.sampling import SamplingConfig
 from rlhf.run import Run
-from rlhf.training import LoopConfig, train
+from rlhf.training import LoopConfig, TrainWorker, Watch, train
+
+ANSWERS_FILE = "validation_samples.parquet"
+"""What the model answered at each validation, beside what it should have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +52,14 @@ class SftConfig:
     """Cosine from 2e-5, weight decay 0.1."""
     loop: LoopConfig = LoopConfig()
     """Logging, validation, checkpoints."""
+    sample_dialogues: int = 8
+    """Validation dialogues whose last answer the model gives at each validation; 0 for none."""
+    sampling: SamplingConfig = SamplingConfig(temperature=0.0, max_new_tokens=256)
+    """How it gives them."""
 
     def __post_init__(self) -> None:
         require_positive(self, "row_length", "batch_rows", "micro_batch_rows", "epochs")
-        require_not_negative(self, "seed")
+        require_not_negative(self, "seed", "sample_dialogues")
 
 
 def fine_tune(
@@ -60,11 +73,11 @@ def fine_tune(
     placement: Placement,
     name: str = "sft",
 ) -> dict[str, float]:
-    """Trains a model on dialogues; the result lands in the run directory.
+    """Trains a model on dialogues; model and answers to some of the validation land in the run.
 
     Args:
         demonstrations: each says which of its answers are learned.
-        validation: for the loss that is reported.
+        validation: for the loss that is reported, and the answers that are kept.
         model: directory of the model to start from, its tokenizer included.
         name: of the stage, for messages.
 
@@ -91,6 +104,54 @@ def fine_tune(
         loop=config.loop,
         placement=placement,
         name=name,
+        watch=_answers(validation, config, run, model),
+    )
+
+
+def _answers(
+    validation: Sequence[Demonstration], config: SftConfig, run: Run, model: Path
+) -> Watch | None:
+    """Keeps the model's answers to some of the dialogues; None where there are none to answer.
+
+    Answers of earlier validations stay in the file, those of later ones (of a session that was
+    killed) go.
+    """
+    chat, context = ChatFormat(Tokenizer.load(model)), context_of(model)
+    chosen = [
+        demonstration
+        for demonstration in sample_without_replacement(
+            validation, config.sample_dialogues, seed=config.seed
+        )
+        if len(chat.encode_prompt(demonstration.messages[:-1])) < context
+    ]
+    if not chosen:
+        return None
+    prompts = PromptSet.encode([_prompt_of(d) for d in chosen], chat)
+    path, eos_id = run.directory / ANSWERS_FILE, chat.tokenizer.eos_id
+
+    def keep(workers: WorkerGroup[TrainWorker], step: int) -> None:
+        requests = share_out(
+            prompts.ids, workers.size, config.sampling, eos_id=eos_id, seed=config.seed
+        )
+        parts = workers.scatter(TrainWorker.generate, requests)
+        rollouts = [rollout for part in parts for rollout in part]
+        records = sample_records(prompts, rollouts, chat, step=step)
+        for record, demonstration in zip(records, chosen, strict=True):
+            record["demonstration"] = demonstration.messages[-1].content
+        earlier = [r for r in read_samples(path) if r["step"] < step]
+        write_samples(path, [*earlier, *records])
+
+    return keep
+
+
+def _prompt_of(demonstration: Demonstration) -> Prompt:
+    """All of a dialogue but its last answer."""
+    return Prompt(
+        prompt_id=demonstration.demonstration_id,
+        prompt=demonstration.messages[:-1],
+        domain=demonstration.domain,
+        kind=demonstration.source,
+        source=demonstration.source,
     )
 
 

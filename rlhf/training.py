@@ -5,7 +5,7 @@ hold the engine and take many steps per call, so Ray is not crossed for every st
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from data.errors import ConfigError, require_positive
 from rlhf.actors.group import Seat, WorkerGroup, start_workers
 from rlhf.actors.placement import Placement
+from rlhf.actors.workers import GenerationRequest
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig, learning_rate
+from rlhf.engine.weight_sync import SamplerWeights
+from rlhf.generation.generator import generate
 from rlhf.metrics import read_metrics
+from rlhf.model.heads import LanguageModel
 from rlhf.run import KEEP_CHECKPOINTS, Run, progress
-from rlhf.types import Mean, Stats, merge_stats, stat_values
+from rlhf.types import Mean, Rollout, Stats, merge_stats, stat_values
 
 D = TypeVar("D")
 NUM_TOKENS = "tokens"
@@ -83,12 +87,12 @@ class TrainWorker:
     def __init__(
         self, seat: Seat, task: TrainTask, engine: EngineConfig, optim: OptimConfig
     ) -> None:
-        device = seat.take()
+        self._device = seat.take()
         torch.manual_seed(0)
-        self._task, self._optim = task, optim
+        self._task, self._optim, self._dtype = task, optim, engine.dtype
         self._rank, self._world_size = seat.rank.index, seat.rank.world_size
-        module = task.build().to(device)
-        self._engine = build_engine(module, engine, optim, seat.rank)
+        self._module = task.build().to(self._device)
+        self._engine = build_engine(self._module, engine, optim, seat.rank)
 
     def train(self, first: int, last: int) -> Stats:
         """Steps first ≤ step < last; returns their statistics added up."""
@@ -104,6 +108,24 @@ class TrainWorker:
         with torch.no_grad():
             return self._task.evaluate(self._engine.module, self._rank, self._world_size)
 
+    def generate(self, request: GenerationRequest) -> list[Rollout]:
+        """One response per prompt of a language model, as it is now; every rank calls."""
+        module = self._module
+        if self._engine.sharded:  # a whole copy for the length of this call
+            whole = SamplerWeights(self._task.build().to(self._device, self._dtype))
+            whole.sync(self._engine, request.policy_version)
+            module = whole.at(request.policy_version)
+        assert isinstance(module, LanguageModel)
+        return generate(
+            module,
+            request.prompts,
+            request.sampling,
+            eos_id=request.eos_id,
+            seed=request.seed,
+            streams=request.streams,
+            policy_version=request.policy_version,
+        )
+
     def save_checkpoint(self, directory: Path) -> None:
         """Engine state; every rank calls."""
         self._engine.save(directory)
@@ -118,6 +140,10 @@ class TrainWorker:
         if self._rank == 0:
             module = getattr(self._engine.module, "module", self._engine.module)
             self._task.save(module, weights, directory)
+
+
+Watch = Callable[[WorkerGroup[TrainWorker], int], None]
+"""What else looks at the model at each validation: gets the workers and the steps done."""
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -141,10 +167,12 @@ def train(
     loop: LoopConfig,
     placement: Placement,
     name: str,
+    watch: Watch | None = None,
 ) -> dict[str, float]:
     """Trains a task to its end in a run directory.
 
     Metrics per line are means over the steps since the last line, but for `tokens`, their sum.
+    `watch` is called after each validation.
 
     Returns:
         The final validation metrics, and `tokens`: how many the training took in.
@@ -153,7 +181,7 @@ def train(
     with start_workers(TrainWorker, placement, task, engine, optim, name=name) as workers:
         if checkpoint is not None:
             workers.broadcast(TrainWorker.load_checkpoint, checkpoint)
-        final = _steps(workers, task, run, optim, loop, first, name)
+        final = _steps(workers, task, run, optim, loop, first, name, watch)
         workers.broadcast(TrainWorker.save_model, run.model)
     return final
 
@@ -166,6 +194,7 @@ def _steps(
     loop: LoopConfig,
     first: int,
     name: str,
+    watch: Watch | None,
 ) -> dict[str, float]:
     metrics = run.metrics(first + 1)  # lines are numbered by the steps done, so `first` is one
     step = first
@@ -184,6 +213,8 @@ def _steps(
             if stop == task.num_steps or (loop.evaluate_every and stop % loop.evaluate_every == 0):
                 evaluated = stat_values(merge_stats(workers.broadcast(TrainWorker.evaluate)))
                 values |= evaluated
+                if watch is not None:
+                    watch(workers, stop)
             metrics.log(stop, values)
             advance(stop - step, f"loss {values.get('loss', float('nan')):.3f}")
             step = stop

@@ -7,7 +7,8 @@ import torch
 
 from data.errors import ConfigError, DataError
 from data.schemas import Demonstration, LossOn, Message
-from policy.sft import SftConfig, fine_tune, pack_demonstrations
+from policy.samples import read_samples
+from policy.sft import ANSWERS_FILE, SftConfig, fine_tune, pack_demonstrations
 from rlhf.actors.group import LocalGroup
 from rlhf.actors.workers import GenerateWorker, generate_with
 from rlhf.engine.optim import OptimConfig
@@ -49,6 +50,19 @@ def learned(demonstration: Demonstration) -> list[str]:
 def test_only_answers_are_learned() -> None:
     assert learned(dialogue("hi", "hello you", "bye", "so long")) == ["hello you", "so long"]
     assert learned(dialogue("hi", "hello you", "bye", "so long", loss_on="last")) == ["so long"]
+
+
+def test_the_separator_stands_before_every_answer_and_is_not_learned() -> None:
+    # Section 3.1: one special token between prompt and answer. In a dialogue of two turns it comes
+    # twice, each time right before the first token that is learned.
+    tags = tiny_tokenizer().instruction_ids
+    assert tags is not None
+    separator = tags[1]
+    rows = pack_demonstrations([dialogue("hi", "you", "bye", "so long")], tiny_tokenizer(), 64)
+    tokens, mask = rows.tokens[0], rows.loss_mask[0]
+    places = [t for t in range(64) if tokens[t] == separator]
+    assert places == [t - 1 for t in range(1, 64) if mask[t] and not mask[t - 1]]
+    assert len(places) == 2
 
 
 def test_dialogues_share_rows() -> None:
@@ -109,6 +123,57 @@ def test_answers_are_learned(tmp_path: Path, chat_model: Path) -> None:
     said = {r.prompt_id: tiny_chat().decode_response(r.response_ids) for r in rollouts}
     assert said == answers
     assert {r.finish_reason for r in rollouts} == {"eos"}
+
+
+def test_answers_at_each_validation_are_kept(tmp_path: Path, chat_model: Path) -> None:
+    held_out = [dialogue("one", "fox", "two", "dog"), dialogue("three", "brown")]
+    config = SftConfig(
+        row_length=64,
+        batch_rows=1,
+        epochs=4.0,
+        optim=OptimConfig(lr=1e-2),
+        loop=LoopConfig(evaluate_every=3),
+        sampling=SamplingConfig(temperature=0.0, max_new_tokens=5),
+    )
+    run = Run(tmp_path / "run", "sft", {})
+    for _ in range(2):  # the second time like a session that begins anew after one was killed
+        fine_tune(
+            [dialogue("one", "fox")], held_out, config, run,
+            model=chat_model, engine=TORCH, placement=HERE,
+        )  # fmt: skip
+    records = read_samples(run.directory / ANSWERS_FILE)
+    assert [r["step"] for r in records] == [3, 3, 4, 4]  # 4 steps; the last is validated too
+    wanted = {
+        " ".join(("one", "fox", "two", "dog")): ("two", "dog"),
+        "three brown": ("three", "brown"),
+    }
+    for record in records:
+        assert (record["prompt"], record["demonstration"]) == wanted[record["prompt_id"]]
+
+    group = LocalGroup(GenerateWorker, HERE, run.model)
+    prompts = [
+        PromptIds(d.demonstration_id, tiny_chat().encode_prompt(d.messages[:-1])) for d in held_out
+    ]
+    eos_id = tiny_tokenizer().eos_id
+    rollouts = generate_with(group, prompts, config.sampling, eos_id=eos_id, seed=0)
+    said = {r.prompt_id: tiny_chat().decode_response(r.response_ids) for r in rollouts}
+    assert {r["prompt_id"]: r["response"] for r in records[2:]} == said
+
+
+def test_no_answers_are_kept_where_none_can_be(tmp_path: Path, chat_model: Path) -> None:
+    # a context of 192 tokens has no room for an answer to 200 letters
+    for name, held_out, count in [
+        ("off", [dialogue("one", "fox")], 0),
+        ("empty", [], 8),
+        ("long", [dialogue("x" * 200, "fox")], 8),
+    ]:
+        config = SftConfig(row_length=256, batch_rows=1, epochs=1.0, sample_dialogues=count)
+        run = Run(tmp_path / name, "sft", {})
+        fine_tune(
+            [dialogue("one", "fox")], held_out, config, run,
+            model=chat_model, engine=TORCH, placement=HERE,
+        )  # fmt: skip
+        assert not (run.directory / ANSWERS_FILE).exists()
 
 
 def test_prompts_and_earlier_answers_are_not_learned(tmp_path: Path, chat_model: Path) -> None:
