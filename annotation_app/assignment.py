@@ -28,6 +28,11 @@ def is_late(now: float, lease_until: float) -> bool:
     return now > lease_until
 
 
+def is_too_fast(given_at: float, now: float, min_seconds: float) -> bool:
+    """Whether nobody can have read the item in the time it was there; a clock back accuses none."""
+    return 0 <= now - given_at < min_seconds
+
+
 def active_seconds(so_far: float, last_action: float, now: float) -> float:
     """Working time after another action; a clock that jumped back adds nothing."""
     return so_far + min(max(0.0, now - last_action), IDLE_SECONDS)

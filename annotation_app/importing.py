@@ -3,7 +3,8 @@
     prompt                  a text, or a list of {role, content} that ends with the user's turn
     response_1, response_2  or neither: then a connected endpoint is asked
 
-and optionally model_1, model_2, temperature_1, temperature_2, source and name.
+and optionally model_1, model_2, temperature_1, temperature_2, source and name; and for items whose
+answer is known, check (gold or attention) and answer (1 or 2: the better response).
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotation_app.ledger.rows import NewItem, Response, messages_json
+from annotation_app.ledger.rows import Check, NewItem, Response, messages_json
 from data.errors import DataError
 from data.schemas import Message, messages_from
 
@@ -84,7 +85,17 @@ def _item(row: Mapping[str, Any], source: str) -> NewItem:
         prompt=prompt,
         responses=responses,
         source=_text(row.get("source") or source, "source"),
+        check=_check(row),
     )
+
+
+def _check(row: Mapping[str, Any]) -> Check | None:
+    kind, answer = row.get("check"), row.get("answer")
+    if kind is None and answer is None:
+        return None
+    if isinstance(answer, bool) or answer not in (1, 2):
+        raise DataError(f"answer is {answer!r}; a check needs 1 or 2, the better response")
+    return Check(kind=_text(kind, "check"), answer=int(answer) - 1)  # type: ignore[arg-type]
 
 
 def _prompt(value: Any) -> tuple[Message, ...]:

@@ -7,15 +7,15 @@ from itertools import combinations
 
 import numpy as np
 
+from annotation_app.ledger.checks import Checked
 from annotation_app.ledger.oversight import Judged
+from annotation_app.ledger.rows import CHECK_KINDS, CheckKind
 from data.agreement import Agreement, cohen_kappa, gwet_ac1, gwet_ac2, krippendorff_alpha
 from data.intervals import Proportion, proportion
 
 SCALE = (-4, -3, -2, -1, 1, 2, 3, 4)
 """Of `preference`: −4 is "second, significantly", 4 is "first, significantly"."""
 
-FAST_SECONDS = 3.0
-"""Nobody reads two responses in less."""
 MAX_PAIRS = 10
 """Pairs of annotators whose κ is computed: each takes a bootstrap."""
 
@@ -56,8 +56,16 @@ class AnnotatorSummary:
     agrees: Proportion
     """Choices that the majority of the others made too, where there is one."""
     late: int
-    too_fast: int
-    """Annotations that took less than `FAST_SECONDS`."""
+    too_fast: Proportion
+    """Annotations that came sooner than the batch's rules say that anybody can have read them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSummary:
+    """How one person answered the items whose answer is known."""
+
+    annotator: str
+    right: dict[CheckKind, Proportion]
 
 
 def agreement(judged: Sequence[Judged]) -> BatchAgreement | None:
@@ -102,6 +110,21 @@ def summarise_annotators(judged: Sequence[Judged]) -> list[AnnotatorSummary]:
     return sorted(rows, key=lambda row: (-row.annotations, row.annotator))
 
 
+def summarise_checks(checked: Sequence[Checked]) -> list[CheckSummary]:
+    """One row per person who met a check, by name."""
+    answers: dict[str, dict[CheckKind, list[bool]]] = {}
+    for one in checked:
+        kinds = answers.setdefault(one.annotator, {kind: [] for kind in CHECK_KINDS})
+        kinds[one.kind].append(one.right)
+    return [
+        CheckSummary(
+            annotator=name,
+            right={kind: proportion(sum(hits), len(hits)) for kind, hits in kinds.items()},
+        )
+        for name, kinds in sorted(answers.items())
+    ]
+
+
 def _by_item(judged: Sequence[Judged]) -> dict[int, list[Judged]]:
     by_item: dict[int, list[Judged]] = defaultdict(list)
     for j in judged:
@@ -120,7 +143,7 @@ def _summarise(
         prefers_a=proportion(sum(j.chose_a for j in own), len(own)),
         agrees=proportion(sum(verdicts), len(verdicts)),
         late=sum(j.late for j in own),
-        too_fast=sum(j.seconds < FAST_SECONDS for j in own),
+        too_fast=proportion(sum(j.too_fast for j in own), len(own)),
     )
 
 

@@ -23,6 +23,8 @@ class Desk:
     """The last acknowledgement."""
     announced: bool = True
     """Whether it was shown as a toast too."""
+    warning: str = ""
+    """What the annotator should think of while at the next item."""
     item: str = ""
     """The assignment and revision on the screen."""
     seconds: float = 0.0

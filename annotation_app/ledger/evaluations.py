@@ -73,6 +73,8 @@ def add_evaluation(
         allow(connection, manager_id, "manager")
         if kind not in SCALES or not batch_id.strip() or "\0" in batch_id:
             raise DataError(f"evaluation {batch_id!r} of kind {kind!r}; give a name, and a kind")
+        if any(item.check for item in new_items):
+            raise DataError("evaluations have no checks; leave out the column check")
         here = evaluation_items.c
         of_batch = select(here.name).where(here.batch_id == batch_id, here.kind == kind)
         known = set(connection.execute(of_batch).scalars())

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, insert, inspect, select, update
 from annotation_app.ledger.schema import (
     assignments,
     batches,
+    checks,
     conflicts,
     demonstrations,
     evaluation_items,
@@ -19,6 +20,7 @@ from annotation_app.ledger.schema import (
     people,
     publications,
     publisher,
+    rules,
     signing_keys,
     submissions,
     version,
@@ -53,11 +55,16 @@ def _add_demonstrations(connection: Connection) -> None:
     metadata.create_all(connection, tables=(demonstrations,))
 
 
+def _add_checks(connection: Connection) -> None:
+    metadata.create_all(connection, tables=(checks, rules))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     _create,
     _add_sign_in_and_publisher,
     _add_evaluations,
     _add_demonstrations,
+    _add_checks,
 )
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 

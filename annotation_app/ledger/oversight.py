@@ -5,8 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
+from annotation_app.assignment import is_too_fast
 from annotation_app.judgement import preference
 from annotation_app.ledger.access import allow, record
+from annotation_app.ledger.checks import is_no_check, rules_of
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.history import latest_revision, select_submissions
 from annotation_app.ledger.rows import View, messages_of, responses_of
@@ -30,6 +32,8 @@ class Judged:
     safety_label: SafetyLabel | None
     seconds: float
     late: bool
+    too_fast: bool
+    """Handed in sooner than the batch's rules say that anybody can have read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class Event:
 
 
 def judged(database: Database, manager_id: str, batch_id: str) -> list[Judged]:
-    """Every annotation of a batch that is in force, in the order of submission.
+    """Every annotation of a batch that is in force, but for the checks, in order of submission.
 
     Raises:
         NotAllowed: not a manager.
@@ -66,11 +70,13 @@ def judged(database: Database, manager_id: str, batch_id: str) -> list[Judged]:
         columns = (
             *(assignments.c.item_id, assignments.c.swapped, people.c.pseudonym),
             *(submissions.c.chosen, submissions.c.strength, submissions.c.safety_label),
-            *(submissions.c.seconds, submissions.c.late),
+            *(submissions.c.seconds, submissions.c.late, submissions.c.revision),
+            *(submissions.c.created_at, assignments.c.created_at.label("given_at")),
         )
-        of_batch = _with_people().where(items.c.batch_id == batch_id)
+        of_batch = _with_people().where(items.c.batch_id == batch_id, is_no_check())
         lean = of_batch.with_only_columns(*columns, maintain_column_froms=True)
         rows = connection.execute(lean.order_by(submissions.c.sequence))
+        shortest = rules_of(connection, batch_id).min_seconds
         return [
             Judged(
                 item_id=row.item_id,
@@ -81,6 +87,7 @@ def judged(database: Database, manager_id: str, batch_id: str) -> list[Judged]:
                 safety_label=row.safety_label,
                 seconds=row.seconds,
                 late=row.late,
+                too_fast=row.revision == 0 and is_too_fast(row.given_at, row.created_at, shortest),
             )
             for row in rows
         ]
@@ -89,7 +96,7 @@ def judged(database: Database, manager_id: str, batch_id: str) -> list[Judged]:
 
 
 def strength_counts(database: Database, manager_id: str) -> dict[str, dict[Strength, int]]:
-    """Batch → strength → annotations in force, in the order of the batches' names.
+    """Batch → strength → annotations in force but for checks, in the order of the batches' names.
 
     Raises:
         NotAllowed: not a manager.
@@ -101,6 +108,7 @@ def strength_counts(database: Database, manager_id: str) -> dict[str, dict[Stren
         grouped = (
             select_submissions()
             .with_only_columns(*columns, func.count().label("n"), maintain_column_froms=True)
+            .where(is_no_check())
             .group_by(*columns)
             .order_by(items.c.batch_id)
         )

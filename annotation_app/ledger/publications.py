@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from annotation_app.ledger.access import allow, record
+from annotation_app.ledger.checks import is_no_check
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.rows import Response, messages_of, responses_of
 from annotation_app.ledger.schema import (
@@ -141,7 +142,7 @@ def take_turn(database: Database, manager_id: str, holder: str, seconds: float) 
 
 
 def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Submitted]:
-    """What is published of a part: all its submissions but the flagged ones.
+    """What is published of a part: all its submissions but flagged ones and checks.
 
     Raises:
         NotAllowed: not by a manager.
@@ -164,7 +165,7 @@ def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Su
             .join(items, items.c.item_id == assignments.c.item_id)
             .join(batches, batches.c.batch_id == items.c.batch_id)
             .where(submissions.c.sequence.between(part.first, part.last))
-            .where(submissions.c.flag == "")
+            .where(submissions.c.flag == "", is_no_check())
             .order_by(submissions.c.sequence)
         )
         return [_submitted(row) for row in rows]

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from annotation_app.ledger.access import allow, record
+from annotation_app.ledger.checks import add_checks
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.rows import NewItem, Progress, messages_json, responses_json
 from annotation_app.ledger.schema import batches, items
@@ -48,26 +49,9 @@ def create_batch(
         allow(connection, manager_id, "manager")
         settings = {"domain": domain, "overlap": overlap, "live_turns": live_turns}
         _create_or_check(connection, database.clock(), batch_id, settings)
-        query = select(items.c.name).where(items.c.batch_id == batch_id)
-        known = set(connection.execute(query).scalars())
-        rows = {
-            item.name: {
-                "batch_id": batch_id,
-                "name": item.name,
-                "source": item.source,
-                "prompt": messages_json(item.prompt),
-                "responses": item.responses and responses_json(item.responses),
-                "places": overlap,
-            }
-            for item in new_items
-            if item.name not in known
-        }
-        if rows:
-            connection.execute(insert(items), list(rows.values()))
-            here = update(batches).where(batches.c.batch_id == batch_id)
-            connection.execute(here.values(num_items=batches.c.num_items + len(rows)))
-        record(connection, database.clock(), manager_id, "add items", batch_id, count=len(rows))
-        return len(rows)
+        added = _add_items(connection, batch_id, overlap, new_items)
+        record(connection, database.clock(), manager_id, "add items", batch_id, count=added)
+        return added
 
     return database.write(change)
 
@@ -118,6 +102,32 @@ def progress(database: Database, person_id: str) -> list[Progress]:
         ]
 
     return database.read(query)
+
+
+def _add_items(
+    connection: Connection, batch_id: str, overlap: int, new_items: Sequence[NewItem]
+) -> int:
+    query = select(items.c.name).where(items.c.batch_id == batch_id)
+    known = set(connection.execute(query).scalars())
+    fresh = {item.name: item for item in new_items if item.name not in known}
+    if not fresh:
+        return 0
+    rows = [
+        {
+            "batch_id": batch_id,
+            "name": item.name,
+            "source": item.source,
+            "prompt": messages_json(item.prompt),
+            "responses": item.responses and responses_json(item.responses),
+            "places": 0 if item.check else overlap,  # checks are not given out in turn
+        }
+        for item in fresh.values()
+    ]
+    connection.execute(insert(items), rows)
+    added = add_checks(connection, batch_id, {n: i.check for n, i in fresh.items() if i.check})
+    here = update(batches).where(batches.c.batch_id == batch_id)
+    connection.execute(here.values(num_items=batches.c.num_items + len(fresh) - added))
+    return len(fresh)
 
 
 def _create_or_check(

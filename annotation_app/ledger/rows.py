@@ -9,6 +9,10 @@ from annotation_app.judgement import Judgement
 from data.errors import DataError
 from data.schemas import Domain, Message, messages_from
 
+CheckKind = Literal["gold", "attention"]
+CHECK_KINDS: tuple[CheckKind, ...] = get_args(CheckKind)
+"""gold: somebody knows which response is better; attention: anybody who reads it does."""
+
 Role = Literal["annotator", "reviewer", "manager"]
 Status = Literal["open", "expired", "submitted", "skipped"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -36,6 +40,22 @@ class Response:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check:
+    """What makes an item one whose answer is known; annotators never see it."""
+
+    kind: CheckKind
+    answer: int
+    """Index of the better response: 0 or 1."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in CHECK_KINDS or self.answer not in (0, 1):
+            raise DataError(
+                f"a check of kind {self.kind!r} with answer {self.answer!r}; kinds are "
+                f"{', '.join(CHECK_KINDS)}, answers are the first or the second response"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewItem:
     """A dialogue and two responses to be compared."""
 
@@ -45,8 +65,12 @@ class NewItem:
     responses: tuple[Response, Response] | None
     """None: sampled when somebody is given the item."""
     source: str
+    check: Check | None = None
+    """None: an item whose answer is wanted."""
 
     def __post_init__(self) -> None:
+        if self.check is not None and self.responses is None:
+            raise DataError(f"item {self.name!r} is a check without responses; give both")
         if not self.prompt or self.prompt[-1].role != "user":
             raise DataError(f"item {self.name!r} must end with the user's turn; mend its prompt")
         if self.responses is not None and not all(r.text.strip() for r in self.responses):
@@ -83,6 +107,8 @@ class Receipt:
     assignment_id: str
     revision: int
     late: bool = False
+    too_fast: bool = False
+    """Handed in sooner than the batch's rules say that anybody can have read it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,3 +228,24 @@ demonstrations = Table(
     # The published part that it belongs to; null: not planned yet.
     Column("part", Integer),
 )
+
+# Since version 5.
+checks = Table(
+    "checks",
+    metadata,
+    # An item is a check from its first moment or never: what a published part holds stays the same.
+    Column("item_id", ForeignKey("items.item_id"), primary_key=True),
+    Column("batch_id", ForeignKey("batches.batch_id"), nullable=False, index=True),
+    # gold or attention
+    Column("kind", String, nullable=False),
+    # 0 or 1: an index of items.responses.
+    Column("answer", Integer, nullable=False),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("batch_id", ForeignKey("batches.batch_id"), primary_key=True),
+    Column("check_share", Double, nullable=False),
+    Column("min_seconds", Double, nullable=False),
+)

@@ -1,15 +1,23 @@
 """What annotators do: take an assignment, submit, revise, skip. One transaction each."""
 
 import json
+import random
 import uuid
 from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Connection, exists, insert, select, update
 
-from annotation_app.assignment import LEASE_SECONDS, index_of, is_late, shows_second_first
+from annotation_app.assignment import (
+    LEASE_SECONDS,
+    index_of,
+    is_late,
+    is_too_fast,
+    shows_second_first,
+)
 from annotation_app.judgement import MAX_COMMENT, Judgement, safety_label
 from annotation_app.ledger.access import allow, record
+from annotation_app.ledger.checks import is_check, rules_of, select_checks
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.history import (
     judgement_of,
@@ -24,6 +32,7 @@ from data.errors import DataError
 
 NAMES_ITS_MODEL = "a response names its model"
 """The flag of comparisons that were not blind."""
+_CHANCE = random.SystemRandom()
 _HOLDS_A_PLACE = ("open", "submitted")
 
 
@@ -52,6 +61,8 @@ def next_assignment(database: Database, person_id: str, batch_id: str) -> View |
         item_id = _free_item(connection, person_id, batch_id)
         if item_id is None:
             return None
+        if rules_of(connection, batch_id).check_share > _CHANCE.random():
+            item_id = _unseen_check(connection, person_id, batch_id) or item_id
         assignment_id = _assign(connection, person_id, item_id, now)
         record(connection, now, person_id, "assign", assignment_id, item=item_id)
         return view_of(connection, assignment_id)
@@ -150,20 +161,29 @@ def _expire(connection: Connection, now: float) -> None:
 
 def _free_item(connection: Connection, person_id: str, batch_id: str) -> int | None:
     """The first item with a place that this person has neither judged nor skipped."""
-    seen = exists().where(
-        assignments.c.item_id == items.c.item_id,
-        assignments.c.person_id == person_id,
-        assignments.c.status != "expired",
-    )
     query = (
         select(items.c.item_id)
         .join(batches, batches.c.batch_id == items.c.batch_id)
         .where(items.c.batch_id == batch_id, batches.c.open.is_(True))
-        .where(items.c.places > 0, ~seen)
+        .where(items.c.places > 0, ~_seen_by(person_id))
         .order_by(items.c.item_id)
         .limit(1)
     )
     return connection.execute(query).scalar()
+
+
+def _unseen_check(connection: Connection, person_id: str, batch_id: str) -> int | None:
+    """The batch's first check that this person has neither answered nor skipped."""
+    query = select_checks(batch_id).where(~_seen_by(person_id)).order_by(items.c.item_id).limit(1)
+    return connection.execute(query).scalar()
+
+
+def _seen_by(person_id: str) -> Any:
+    return exists().where(
+        assignments.c.item_id == items.c.item_id,
+        assignments.c.person_id == person_id,
+        assignments.c.status != "expired",
+    )
 
 
 def _assign(connection: Connection, person_id: str, item_id: int, now: float) -> str:
@@ -176,8 +196,9 @@ def _assign(connection: Connection, person_id: str, item_id: int, now: float) ->
     if expired is not None:
         _move(connection, expired, "open", lease_until=now + LEASE_SECONDS)
         return str(expired.assignment_id)
-    taken = update(items).where(items.c.item_id == item_id)
-    connection.execute(taken.values(places=items.c.places - 1))
+    if not is_check(connection, item_id):
+        taken = update(items).where(items.c.item_id == item_id)
+        connection.execute(taken.values(places=items.c.places - 1))
     return new_assignment(connection, person_id, item_id, now)
 
 
@@ -203,6 +224,8 @@ def _move(connection: Connection, row: Any, status: Status, **changes: object) -
     """Changes an assignment's status, and with it the item's places and the batch's counts."""
     here = update(assignments).where(assignments.c.assignment_id == row.assignment_id)
     connection.execute(here.values(status=status, **changes))
+    if is_check(connection, row.item_id):  # no place of its own, and no part of the goal
+        return
     freed = (row.status in _HOLDS_A_PLACE) - (status in _HOLDS_A_PLACE)
     if freed:
         item = update(items).where(items.c.item_id == row.item_id)
@@ -267,4 +290,12 @@ def _store(
     )
     _move(connection, row, "submitted")
     record(connection, now, row.person_id, "submit", row.assignment_id, revision=revision)
-    return Receipt(outcome="saved", assignment_id=row.assignment_id, revision=revision, late=late)
+    min_seconds = rules_of(connection, row.batch_id).min_seconds
+    return Receipt(
+        outcome="saved",
+        assignment_id=row.assignment_id,
+        revision=revision,
+        late=late,
+        # Of the first answer: who edits has read it before.
+        too_fast=revision == 0 and is_too_fast(row.created_at, now, min_seconds),
+    )

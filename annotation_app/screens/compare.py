@@ -7,6 +7,7 @@ and nothing of Streamlit is called inside a transaction (a script may be interru
 
 import streamlit as st
 
+from annotation_app.content import literal
 from annotation_app.guidelines import GUIDELINES
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
 from annotation_app.ledger import history, queue, work
@@ -39,6 +40,10 @@ SKIP_REASONS = (
     "The responses are the same",
     "Another reason (say it in the comment)",
 )
+_TOO_FAST = (
+    "That was sooner than anybody can read both responses. Please take the time to read them; "
+    "Edit previous (Z) brings the last item back."
+)
 _OUTCOMES = {
     "saved": "Saved",
     "already saved": "It was saved already",
@@ -53,6 +58,8 @@ def page(session: Session) -> None:
     if batch is None:
         st.info("There is no open batch. A manager adds one; then reload this page.")
         return
+    if session.desk.warning and session.desk.editing is None:
+        st.warning(session.desk.warning)
     view = _view(session, batch)
     if view is None and batch.live_turns:
         _acknowledge(session, batch)
@@ -237,10 +244,11 @@ def _submit(session: Session, view: View, judgement: Judgement) -> None:
             session.database, session.person_id, view.assignment_id, view.revision, judgement
         )
     except UserError as error:
-        st.error(f"Not saved: {error}")
+        st.error(f"Not saved: {literal(str(error))}")
         return
     desk.previous, desk.editing = receipt.assignment_id, None
     desk.say(_words(receipt))
+    desk.warning = _TOO_FAST if receipt.too_fast else ""
     st.rerun()
 
 

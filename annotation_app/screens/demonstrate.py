@@ -63,7 +63,7 @@ def _write(session: Session) -> None:
             session.database, session.person_id, new, domain, prompt.strip(), answer.strip()
         )
     except UserError as error:
-        st.error(f"Not saved: {error}")
+        st.error(f"Not saved: {literal(str(error))}")
         return
     del st.session_state["demonstration"]
     st.toast("Saved", icon=":material/check:")

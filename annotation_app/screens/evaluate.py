@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from annotation_app.content import literal
 from annotation_app.ledger import evaluations
 from annotation_app.ledger.evaluations import Kind, RatingView
 from annotation_app.screens.showing import show_dialogue, show_pair, show_text
@@ -97,7 +98,7 @@ def _save(session: Session, view: RatingView, score: int, seconds: float) -> Non
     try:
         evaluations.rate(session.database, session.person_id, view.rating_id, score, seconds)
     except UserError as error:
-        st.error(f"Not saved: {error}")
+        st.error(f"Not saved: {literal(str(error))}")
         return
     session.desk.say("Saved")
     st.rerun()

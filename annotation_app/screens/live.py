@@ -4,6 +4,7 @@ import zlib
 
 import streamlit as st
 
+from annotation_app.content import literal
 from annotation_app.ledger import live
 from annotation_app.ledger.rows import View
 from annotation_app.responders.endpoint import ResponderError, sample_pair
@@ -50,7 +51,7 @@ def wait_for_responses(session: Session, view: View) -> None:
         with st.spinner("Two models are answering…"):
             responses = sample_pair(session.endpoint, view.prompt, seed)
     except ResponderError as error:
-        st.error(f"Your message is saved, but {error}.")
+        st.error(f"Your message is saved, but {literal(str(error))}")
         if st.button("Try again", key=f"again-{view.assignment_id}", shortcut="A"):
             st.rerun()
         return

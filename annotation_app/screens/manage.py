@@ -9,10 +9,16 @@ import streamlit as st
 
 from annotation_app.importing import read_items
 from annotation_app.ledger import access, oversight, queue
+from annotation_app.ledger.checks import Checked, checked
 from annotation_app.ledger.oversight import Judged
 from annotation_app.publish import publish
-from annotation_app.quality import FAST_SECONDS, agreement, pair_agreement, summarise_annotators
-from annotation_app.screens import evaluations, people, review
+from annotation_app.quality import (
+    agreement,
+    pair_agreement,
+    summarise_annotators,
+    summarise_checks,
+)
+from annotation_app.screens import checks, evaluations, people, review
 from annotation_app.session import Session
 from data.agreement import Agreement
 from data.schemas import DOMAINS
@@ -96,6 +102,10 @@ def _quality(session: Session) -> None:
     st.markdown(_agreement_words(judged))
     st.subheader("Annotators", anchor=False)
     st.dataframe(pd.DataFrame(_annotator_rows(judged)), hide_index=True)
+    answers = checked(session.database, session.person_id, batch_id)
+    if answers:
+        st.subheader("Checks: first answers that were right", anchor=False)
+        st.dataframe(pd.DataFrame(_check_rows(answers)), hide_index=True)
     pairs = pair_agreement(judged)
     if pairs:
         st.subheader("Pairs of annotators (Cohen's κ of the choice)", anchor=False)
@@ -116,9 +126,18 @@ def _annotator_rows(judged: list[Judged]) -> list[dict[str, object]]:
             "prefers A": str(row.prefers_a),
             "agrees with the majority": str(row.agrees),
             "late": row.late,
-            f"under {FAST_SECONDS:.0f} s": row.too_fast,
+            "too fast": str(row.too_fast),
         }
         for row in summarise_annotators(judged)
+    ]
+
+
+def _check_rows(answers: list[Checked]) -> list[dict[str, object]]:
+    return [
+        {"annotator": row.annotator}
+        | {f"{kind} right": str(share) for kind, share in row.right.items()}
+        | {f"{kind} answered": int(share.n) for kind, share in row.right.items()}
+        for row in summarise_checks(answers)
     ]
 
 
@@ -159,6 +178,7 @@ def _audit(session: Session) -> None:
 _SECTIONS: dict[str, Callable[[Session], None]] = {
     "Progress": _progress,
     "Quality": _quality,
+    "Checks": checks.section,
     "Evaluation": evaluations.section,
     "Flags": review.section,
     "People": people.section,

@@ -64,7 +64,7 @@ def test_only_what_another_has_approved_is_published_and_once(
 def test_write_review_and_publish(start: Start, tmp_path: Path) -> None:  # noqa: F811
     app = start("demonstrate")
     press(app, "Hand in")
-    assert "Not saved: the prompt must have" in app.error[0].value
+    assert "Not saved: `the prompt must have" in app.error[0].value
     app.text_area[0].set_value("What is 2 + 2?")
     app.text_area[1].set_value("4")
     press(app, "Hand in")

@@ -199,6 +199,7 @@ def test_every_call_of_the_ledger_asks_for_the_role(
 
 def sample_of(parameter: inspect.Parameter) -> Any:
     from annotation_app.judgement import Judgement
+    from annotation_app.ledger.checks import Rules
     from annotation_app.ledger.publications import PlannedPart
     from annotation_app.ledger.rows import Response
 
@@ -207,6 +208,7 @@ def sample_of(parameter: inspect.Parameter) -> Any:
         ("PlannedPart", PlannedPart(key="k", first=1, last=2)),
         ("Response", [Response(text="a"), Response(text="b")]),
         ("NewItem", []),
+        ("Rules", Rules()),
         ("bool", True),
         ("int", 1),
         ("float", 1.0),

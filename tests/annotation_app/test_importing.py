@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotation_app.importing import read_items
-from annotation_app.ledger.rows import NewItem, Response
+from annotation_app.ledger.rows import Check, NewItem, Response
 from data.errors import DataError
 from data.schemas import Message
 
@@ -95,3 +95,27 @@ def test_control_characters_and_long_texts_are_kept() -> None:
     (item,) = read_items("q.jsonl", lines(ROW | {"response_1": long, "response_2": "a\0b"}))
     assert item.responses[0].text == long
     assert item.responses[1].text == "a�b"
+
+
+def test_checks_say_which_response_is_better() -> None:
+    rows = [ROW | {"name": "w", "check": None, "answer": None}]
+    rows += [ROW | {"name": "g", "check": "gold", "answer": 2}]
+    rows += [ROW | {"name": "a", "check": "attention", "answer": 1}]
+    for name, write in (("q.jsonl", lines), ("q.parquet", parquet)):
+        assert [one.check for one in read_items(name, write(*rows))] == [
+            None,
+            Check(kind="gold", answer=1),
+            Check(kind="attention", answer=0),
+        ]
+    for bad in (
+        {"check": "gold"},
+        {"check": "gold", "answer": 3},
+        {"check": "gold", "answer": True},
+    ):
+        with pytest.raises(DataError, match="row 1: answer is"):
+            read_items("q.jsonl", lines(ROW | bad))
+    with pytest.raises(DataError, match="row 1: a check of kind 'silver'"):
+        read_items("q.jsonl", lines(ROW | {"check": "silver", "answer": 1}))
+    unsampled = {"prompt": "How?", "check": "gold", "answer": 1}
+    with pytest.raises(DataError, match="check without responses"):
+        read_items("q.jsonl", lines(unsampled))

@@ -156,14 +156,16 @@ def test_skip_and_edit(start: Start, ledger: Database) -> None:
 
 def test_a_failed_save_says_so_and_keeps_the_choice(start: Start, ledger: Database) -> None:
     def fail(*_: object) -> None:
-        raise LedgerUnavailable("the disk is full; nothing was stored")
+        raise LedgerUnavailable("the disk [is full](http://x); nothing was stored")
 
     app = start("compare")
     press(app, "A better")
     with pytest.MonkeyPatch.context() as full_disk:
         full_disk.setattr(work, "submit", fail)
         press(app, "Submit")
-        assert "Not saved: the disk is full" in app.error[0].value
+        # A span of code: what an error repeats of others is no link.
+        shown = "Not saved: `the disk [is full](http://x); nothing was stored`"
+        assert app.error[0].value == shown
     press(app, "Submit")
     assert [t.value for t in app.toast] == ["Saved"]
 
@@ -221,6 +223,7 @@ def test_manage_shows_quality_and_the_audit_trail(start: Start, ledger: Database
     shares, annotators = (frame.value for frame in app.dataframe)
     assert shares.loc["two", "better"] == 1.0
     assert list(annotators["annotations"]) == [1, 1]
+    assert "Checks: first answers that were right" not in {s.value for s in app.subheader}
     trail = section(app, "Audit").dataframe[0].value
     assert list(trail["action"][:2]) == ["submit", "assign"]
 
@@ -258,7 +261,7 @@ def test_a_live_dialogue(start: Start, ledger: Database, models: ModelServer) ->
     models.answer = lambda _: (503, b"busy")
     app.text_area[0].set_value("What is up?")
     press(app, "Send")
-    assert "Your message is saved, but the model's server answered 503" in app.error[0].value
+    assert "Your message is saved, but `the model's server answered 503" in app.error[0].value
     assert "What is up?" in {t.value for t in app.text}
     models.answer = lambda body: (200, completion(f"at {body['temperature']}"))
     press(app, "Try again")
