@@ -15,7 +15,7 @@ from policy.health import (
 )
 from rlhf.types import Experience, Rollout
 
-HEALTHY: dict[str, float | None] = {
+HEALTHY: dict[str, Any] = {
     "objective/kl": 2.0,
     "objective/scores_helpfulness": 3.0,
     "objective/scores_safety": 1.0,
@@ -34,11 +34,11 @@ HEALTHY: dict[str, float | None] = {
 }
 
 
-def course(*changes: dict[str, float | None]) -> list[dict[str, float | None]]:
+def course(*changes: dict[str, Any]) -> list[dict[str, Any]]:
     return [HEALTHY | change | {"step": float(n)} for n, change in enumerate(changes)]
 
 
-def names(*changes: dict[str, float | None]) -> list[str]:
+def names(*changes: dict[str, Any]) -> list[str]:
     return [alarm.name for alarm in raised_alarms(course(*changes), str)]
 
 
