@@ -1,20 +1,19 @@
 """Rejection sampling and fine-tuning (Llama 2, section 3.2.3).
 
-K samples a prompt, scored with R_c; the best becomes a training answer. Best-of-N statistics of the
-same samples give Figure 7: the maximum grows like log N, the median stays.
+K samples a prompt, scored with R_c; the best becomes a training answer. policy/selection.py holds
+the ways to choose, policy/pool.py the best samples of earlier rounds.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import comb
-
-import numpy as np
-from numpy.typing import NDArray
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from data.chat_format import ChatFormat
-from data.errors import require_not_negative, require_positive
+from data.errors import ConfigError, require_not_negative, require_positive
 from data.schemas import Demonstration, Message
 from policy.prompts import PromptSet
+from policy.scored_samples import SamplePlan
+from policy.selection import Selection
 from policy.sft import SftConfig
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.types import Rollout
@@ -27,66 +26,79 @@ class RejectionSamplingConfig:
     num_prompts: int = 4096
     """Prompts to sample for (not published)."""
     samples_per_prompt: int = 16
-    """K; the paper's is between 10 and 100."""
+    """K at each temperature; the paper's is between 10 and 100."""
     sampling: SamplingConfig = SamplingConfig(temperature=1.2, max_new_tokens=1024)
     """The paper re-tunes the temperature every round; RLHF models like 1.2 to 1.3."""
+    temperatures: tuple[float, ...] = ()
+    """Several temperatures to sample at, in place of the one above."""
+    selection: Selection = "best_per_prompt"
+    """Which samples are learned; the random ones are controls."""
+    keep: int = 1
+    """Samples learned per prompt."""
+    part_prompts: int = 256
+    """Prompts whose samples are written together; an interruption loses no more than them."""
     seed: int = 0
     """Draws prompts and samples."""
     fine_tune: SftConfig = SftConfig(epochs=1.0)
     """Training on the best samples."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_prompts", "samples_per_prompt")
+        require_positive(self, "num_prompts", "samples_per_prompt", "keep", "part_prompts")
         require_not_negative(self, "seed")
+        check_temperatures(self.temperatures, self.sampling)
+        most = self.samples_per_prompt * max(1, len(self.temperatures))
+        if self.keep > most:
+            raise ConfigError(f"keep is {self.keep}; it must be at most {most}, the samples")
+
+    def plan(self, temperatures: tuple[float, ...]) -> SamplePlan:
+        """What to sample, at these temperatures."""
+        return SamplePlan(
+            per_prompt=self.samples_per_prompt,
+            sampling=self.sampling,
+            temperatures=temperatures,
+            seed=self.seed,
+            part_prompts=self.part_prompts,
+        )
 
 
-def best_per_prompt(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """[P] each prompt's sample with the highest of its scores [P, K]; the first of equals."""
-    return scores.argmax(axis=1)
+def check_temperatures(temperatures: Sequence[float], sampling: SamplingConfig) -> None:
+    """Each must be one to sample at, and none may come twice.
 
-
-def best_of_n_curve(scores: NDArray[np.float64]) -> list[dict[str, float]]:
-    """Mean over prompts of the maximum and the median of N samples, for N = 1, 2, 4, … K.
-
-    The expectation over all subsets of size N is exact: with K sorted scores s_1 ≤ … ≤ s_K, the
-    maximum of a random N-subset is s_i with probability C(i−1, N−1) / C(K, N).
-
-    Args:
-        scores: [P, K].
+    Raises:
+        ConfigError: one is not, or does.
     """
-    ordered = np.sort(scores, axis=1)
-    num_samples = ordered.shape[1]
-    sizes = [2**p for p in range(num_samples.bit_length()) if 2**p <= num_samples]
-    return [
-        {
-            "n": float(n),
-            "maximum": float((ordered @ _max_weights(num_samples, n)).mean()),
-            "median": float(np.median(scores[:, :n], axis=1).mean()),
-            "mean": float(scores[:, :n].mean()),
-        }
-        for n in sizes
-    ]
+    for temperature in temperatures:
+        replace(sampling, temperature=temperature)  # refuses what is out of range
+    if len(set(temperatures)) < len(temperatures):
+        raise ConfigError(f"temperatures is {list(temperatures)}; name each of them once")
+
+
+def finished(rollouts: Sequence[Rollout], places: Iterable[int]) -> list[int]:
+    """Those of the places whose answer ended: one that was cut off would teach not to end."""
+    return [int(place) for place in places if rollouts[place].finish_reason == "eos"]
 
 
 def demonstrations_from(
-    prompts: PromptSet, rollouts: Sequence[Rollout], chosen: NDArray[np.int64], chat: ChatFormat
+    prompts: PromptSet, rollouts: Sequence[Rollout], places: Sequence[int], chat: ChatFormat
 ) -> list[Demonstration]:
-    """The chosen sample of every prompt as a dialogue to imitate, learned in its last answer.
+    """Chosen samples as dialogues to imitate, learned in their last answer.
 
     Args:
+        prompts: all of them.
         rollouts: K per prompt, side by side.
-        chosen: [P] which of the K.
+        places: which of the rollouts.
+        chat: decodes them.
     """
     per_prompt = len(rollouts) // len(prompts)
-    result = []
-    for index, row in enumerate(prompts.rows):
-        rollout = rollouts[index * per_prompt + int(chosen[index])]
-        if rollout.finish_reason != "eos":
-            continue  # an answer that was cut off would teach not to end
-        answer = Message("assistant", chat.decode_response(rollout.response_ids))
+    result, before = [], Counter[int]()
+    for place in places:
+        number = place // per_prompt
+        row, nth = prompts.rows[number], before[number]
+        before[number] += 1
+        answer = Message("assistant", chat.decode_response(rollouts[place].response_ids))
         result.append(
             Demonstration(
-                demonstration_id=f"best-{row.prompt_id}",
+                demonstration_id=f"best-{row.prompt_id}" + (f"-{nth}" if nth else ""),
                 messages=(*row.prompt, answer),
                 loss_on="last",
                 domain=row.domain,
@@ -105,9 +117,3 @@ def those_that_fit(
         for d in demonstrations
         if len(chat.encode_dialogue(d.messages, loss_on=d.loss_on).ids) <= row_length
     ]
-
-
-def _max_weights(num_samples: int, n: int) -> NDArray[np.float64]:
-    """[K] probability that the i-th smallest of K is the maximum of a random N-subset."""
-    total = comb(num_samples, n)
-    return np.array([comb(i, n - 1) / total for i in range(num_samples)])

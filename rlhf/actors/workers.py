@@ -79,16 +79,22 @@ def generate_with(
     *,
     eos_id: int,
     seed: int,
+    first_stream: int = 0,
 ) -> list[Rollout]:
-    """Responses in the order of the prompts; the same ones for any number of workers."""
-    requests = share_out(prompts, workers.size, sampling, eos_id=eos_id, seed=seed)
+    """Responses in the order of the prompts; the same ones for any number of workers.
+
+    A list of prompts may also be given in pieces: `first_stream` is where a piece begins in it.
+    """
+    requests = share_out(
+        prompts, workers.size, sampling, eos_id=eos_id, seed=seed, first_stream=first_stream
+    )
     parts = workers.scatter(GenerateWorker.generate, requests)
     by_stream = {
         stream: rollout
         for request, part in zip(requests, parts, strict=True)
         for stream, rollout in zip(request.streams, part, strict=True)
     }
-    return [by_stream[stream] for stream in range(len(prompts))]
+    return [by_stream[stream] for stream in range(first_stream, first_stream + len(prompts))]
 
 
 def logprobs_with(
@@ -111,6 +117,7 @@ def share_out(
     eos_id: int,
     seed: int,
     policy_version: int = 0,
+    first_stream: int = 0,
 ) -> list[GenerationRequest]:
     """Contiguous shares, so that equal prompts stay together and are read once."""
     size = -(-len(prompts) // num_workers)
@@ -118,7 +125,7 @@ def share_out(
     return [
         GenerationRequest(
             list(prompts[start : start + size]),
-            list(range(start, min(start + size, len(prompts)))),
+            [first_stream + place for place in range(start, min(start + size, len(prompts)))],
             sampling,
             eos_id,
             seed,

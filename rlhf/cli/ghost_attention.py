@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from data.chat_format import ChatFormat
 from data.dataset import publish, read_rows
 from data.instructions import read_instructions
@@ -22,7 +20,7 @@ from policy.ghost_attention import (
     user_messages,
 )
 from policy.prompts import PromptSet, chat_format_of, check_room, context_of
-from policy.rejection_sampling import demonstrations_from, those_that_fit
+from policy.rejection_sampling import demonstrations_from, finished, those_that_fit
 from policy.sft import fine_tune
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
@@ -135,6 +133,6 @@ def _sample(
         )
         if len(plain):
             rollouts = sample(plain.ids, train.seed)
-            first = np.zeros(len(plain), dtype=np.int64)
-            replayed = demonstrations_from(plain, rollouts, first, chat)
+            places = finished(rollouts, range(len(rollouts)))
+            replayed = demonstrations_from(plain, rollouts, places, chat)
     return ghost_demonstrations(conversations, answers) + replayed

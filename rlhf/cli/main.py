@@ -68,6 +68,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "reproduce hh": ("rlhf.cli.reproduce_hh", "reward models on what people preferred in HH"),
     "rejection-sampling": ("rlhf.cli.rejection_sampling", "fine-tune on the best of K samples"),
+    "temperature-sweep": (
+        "rlhf.cli.temperature_sweep",
+        "at which temperature the best of N samples scores highest",
+    ),
     "ppo": ("rlhf.cli.ppo", "PPO with a KL penalty against the reward models"),
     "ghost-attention": (
         "rlhf.cli.ghost_attention",

@@ -1,32 +1,48 @@
 """`rlhf rejection-sampling`: sample K, keep the best, fine-tune on it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from data.chat_format import ChatFormat
-from data.dataset import publish, read_rows
+from data.dataset import Batch, publish_many, read_rows
+from data.errors import ConfigError
 from data.manifest import MANIFEST
 from data.schemas import DOMAINS, Demonstration, Prompt
+from policy.best_of_n import best_of_n_curve, compare_temperatures
+from policy.pool import (
+    Records,
+    add_round,
+    check_round,
+    demonstrations_of,
+    mix_rounds,
+    pool_entries,
+    read_rounds,
+)
 from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from policy.rejection_sampling import (
     RejectionSamplingConfig,
-    best_of_n_curve,
-    best_per_prompt,
     demonstrations_from,
+    finished,
     those_that_fit,
 )
-from policy.samples import SAMPLES_FILE, read_samples, sample_records, write_samples
+from policy.samples import SAMPLES_FILE, read_samples, write_samples
+from policy.scored_samples import PARTS, sample_scored, scored_records
+from policy.selection import select
 from policy.sft import fine_tune
-from reward.score import model_directory, reward_models
-from rlhf.actors.group import start_workers
+from reward.score import model_directory
 from rlhf.actors.placement import Placement
-from rlhf.actors.workers import GenerateWorker, generate_with
 from rlhf.cli.parsing import parse
 from rlhf.cli.runs import Restarts, begin, report_line, session
+from rlhf.cli.temperature_sweep import read_best_temperature
 from rlhf.engine.base import EngineConfig
 from rlhf.run import Run, console, write_json
-from rlhf.types import Rollout
+
+BEST = "best"
+"""Dataset of a run's demonstrations; sampling is over once it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +50,21 @@ class RejectionSamplingCommand:
     """Sample K responses per prompt, keep the one that the reward models like best, learn it."""
 
     model: Path
-    """Directory of the policy to start from."""
+    """Directory of the policy to sample from, and to start from."""
     rewards: Path
     """Run directory of `rlhf reward train`, with both models."""
     prompts: Path
     """Dataset of prompts; the training split is used."""
+    student: Path | None = None
+    """Directory of another model, which learns the samples in place of the one that sampled."""
+    sweep: Path | None = None
+    """Run directory of `rlhf temperature-sweep`; the best temperature found there is taken."""
+    pool: Path | None = None
+    """Directory that all rounds share: this one's best samples join it, all of it is learned."""
+    round: str | None = None
+    """Name of this round in the pool; by default that of the run directory."""
+    mixture: dict[str, float] = field(default_factory=dict)
+    """Earlier round → share of its samples that is learned, 0 to 1; 1 where nothing is said."""
     out: Path = Path("runs/rejection_sampling")
     """The run directory; the model goes to its model/, the best samples to best/."""
     train: RejectionSamplingConfig = RejectionSamplingConfig()
@@ -50,34 +76,50 @@ class RejectionSamplingCommand:
     max_restarts: int = 0
     """How often new workers take over from the last checkpoint where some died or hung."""
 
+    def __post_init__(self) -> None:
+        check_round(self.round_name)
+        if self.sweep is not None and self.train.temperatures:
+            raise ConfigError("sweep and train.temperatures both name temperatures; give one")
+        if self.pool is None and (self.round is not None or self.mixture):
+            raise ConfigError("round and mixture speak about a pool; name its directory (--pool)")
+
+    @property
+    def round_name(self) -> str:
+        """Of this round in the pool."""
+        return self.out.name if self.round is None else self.round
+
 
 def main(argv: Sequence[str]) -> None:
     """Samples, scores and fine-tunes, continues an interrupted run, or finds it finished."""
     config = parse(RejectionSamplingCommand, argv, prog="rlhf rejection-sampling")
     chat = chat_format_of(config.model)
+    student = config.model if config.student is None else config.student
+    student_chat = chat_format_of(student)
     for domain in DOMAINS:
         check_same_tokenizer(config.model, model_directory(config.rewards, domain))
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     prompts = prompts.batch(0, min(config.train.num_prompts, len(prompts)), seed=config.train.seed)
     check_room(prompts, config.model)
+    temperatures, earlier = _temperatures(config), _earlier_rounds(config)
     restarts = Restarts(config.max_restarts)
     run = begin("rejection-sampling", config)
     if run is None:
         return
-    best = run.directory / "best"
+    best = run.directory / BEST
 
     def work() -> tuple[int, dict[str, float]]:
         if not (best / MANIFEST).is_file():
-            _sample_best(config, prompts, chat, run, best)
+            _sample_best(config, prompts, temperatures, earlier, chat, run)
+        shutil.rmtree(run.directory / PARTS, ignore_errors=True)
         demonstrations = those_that_fit(
-            read_rows(best, Demonstration, "train"), chat, config.train.fine_tune.row_length
+            read_rows(best, Demonstration, "train"), student_chat, config.train.fine_tune.row_length
         )
         figures = fine_tune(
             demonstrations,
             (),
             config.train.fine_tune,
             run,
-            model=config.model,
+            model=student,
             engine=config.engine,
             placement=config.placement,
             name="rejection sampling",
@@ -94,38 +136,59 @@ def main(argv: Sequence[str]) -> None:
     report_line("rejection-sampling", run, demonstrations=num_demonstrations, **figures)
 
 
+def _temperatures(config: RejectionSamplingCommand) -> tuple[float, ...]:
+    if config.sweep is None:
+        return config.train.temperatures or (config.train.sampling.temperature,)
+    best = read_best_temperature(config.sweep)
+    console.print(f"temperature {best:g}, the best of {config.sweep}", highlight=False)
+    return (best,)
+
+
+def _earlier_rounds(config: RejectionSamplingCommand) -> dict[str, Records]:
+    """What is learned of the pool beside the samples of this round."""
+    if config.pool is None:
+        return {}
+    rounds = read_rounds(config.pool)
+    rounds.pop(config.round_name, None)  # of this very run, before it was interrupted
+    return mix_rounds(rounds, config.mixture, seed=config.train.seed)
+
+
 def _sample_best(
-    config: RejectionSamplingCommand, prompts: PromptSet, chat: ChatFormat, run: Run, best: Path
+    config: RejectionSamplingCommand,
+    prompts: PromptSet,
+    temperatures: tuple[float, ...],
+    earlier: Mapping[str, Records],
+    chat: ChatFormat,
+    run: Run,
 ) -> None:
-    """Writes all samples with their scores, the best-of-N curve, and last the best samples."""
-    num_samples = config.train.samples_per_prompt
-    rollouts = _generate(config, prompts, chat)
-    with console.status("scoring"), reward_models(config.rewards, config.placement) as rewards:
-        tags = [tag for tag in prompts.is_safety for _ in range(num_samples)]
-        scores = rewards.score([r.ids for r in rollouts], tags)
-    table = scores.combined.double().numpy().reshape(-1, num_samples)
-    records = sample_records(
-        prompts, rollouts, chat, scores, temperature=config.train.sampling.temperature
+    """Writes all samples with their scores, the best-of-N curve, and last what is learned."""
+    train = config.train
+    samples = sample_scored(
+        run.directory / PARTS,
+        prompts,
+        train.plan(temperatures),
+        chat,
+        model=config.model,
+        rewards=config.rewards,
+        placement=config.placement,
     )
+    records = scored_records(prompts, samples, chat)
     write_samples(run.directory / SAMPLES_FILE, records)
-    write_json(run.directory / "best_of_n.json", {"curve": best_of_n_curve(table)})
-    demonstrations = demonstrations_from(prompts, rollouts, best_per_prompt(table), chat)
-    publish(best, demonstrations, Demonstration, split="train", key="best")
-
-
-def _generate(
-    config: RejectionSamplingCommand, prompts: PromptSet, chat: ChatFormat
-) -> list[Rollout]:
-    """K per prompt, side by side."""
-    num_samples = config.train.samples_per_prompt
-    with (
-        console.status(f"sampling {num_samples} × {len(prompts)} responses"),
-        start_workers(GenerateWorker, config.placement, config.model, name="generator") as workers,
-    ):
-        return generate_with(
-            workers,
-            [prompt for prompt in prompts.ids for _ in range(num_samples)],
-            config.train.sampling,
-            eos_id=chat.tokenizer.eos_id,
-            seed=config.train.seed,
+    curve = {"curve": best_of_n_curve(samples.table)}
+    if len(temperatures) > 1:
+        curve |= compare_temperatures(samples.tables, samples.responses)
+    write_json(run.directory / "best_of_n.json", curve)
+    mask = select(samples.table, train.selection, keep=train.keep, seed=train.seed)
+    places = finished(samples.rollouts, np.flatnonzero(mask))
+    own = demonstrations_from(prompts, samples.rollouts, places, chat)
+    if config.pool is not None:
+        entries = pool_entries(
+            [records[place] for place in places], own, round=config.round_name, policy=config.model
         )
+        add_round(config.pool, config.round_name, entries)
+    batches = [Batch(split="train", key="best", rows=own)]
+    batches += [
+        Batch(split="train", key=f"pool-{name}", rows=demonstrations_of(name, entries))
+        for name, entries in earlier.items()
+    ]
+    publish_many(run.directory / BEST, batches, Demonstration)

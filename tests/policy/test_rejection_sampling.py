@@ -1,6 +1,4 @@
-"""The best of K, and how good the best of N is."""
-
-from itertools import combinations
+"""The best samples as dialogues to imitate, and the settings of a round."""
 
 import numpy as np
 import pytest
@@ -10,53 +8,12 @@ from data.schemas import Demonstration, Message
 from policy.prompts import PromptSet
 from policy.rejection_sampling import (
     RejectionSamplingConfig,
-    best_of_n_curve,
-    best_per_prompt,
     demonstrations_from,
+    finished,
     those_that_fit,
 )
 from rlhf.types import FinishReason, Rollout
 from tests.reward.tiny import tiny_chat
-
-
-def test_best_per_prompt() -> None:
-    scores = np.array([[0.1, 0.9, 0.3], [-1.0, -3.0, -2.0], [2.0, 5.0, 5.0]])
-    assert best_per_prompt(scores).tolist() == [1, 0, 1]  # the first of equals
-
-
-def test_maximum_is_the_mean_over_all_subsets() -> None:
-    scores = np.random.default_rng(0).normal(size=(5, 8))
-    scores[3, :4] = 0.5  # equal scores
-    curve = best_of_n_curve(scores)
-    assert [point["n"] for point in curve] == [1, 2, 4, 8]
-    for point in curve:
-        subsets = list(combinations(range(8), int(point["n"])))
-        brute = np.mean([[scores[p, list(s)].max() for s in subsets] for p in range(5)])
-        assert point["maximum"] == pytest.approx(brute)
-
-
-def test_curve_by_hand() -> None:
-    # scores 1, 2, 6, 4.  Pairs and their maxima: 12:2 16:6 14:4 26:6 24:4 64:6, mean 28/6
-    curve = best_of_n_curve(np.array([[1.0, 2.0, 6.0, 4.0]]))
-    assert [point["maximum"] for point in curve] == pytest.approx([13 / 4, 28 / 6, 6.0])
-    # median and mean of the first N: 1;  1, 2;  1, 2, 6, 4
-    assert [point["median"] for point in curve] == pytest.approx([1.0, 1.5, 3.0])
-    assert [point["mean"] for point in curve] == pytest.approx([1.0, 1.5, 3.25])
-
-
-def test_sizes_are_powers_of_two_up_to_k() -> None:
-    scores = np.zeros((2, 10))
-    assert [point["n"] for point in best_of_n_curve(scores)] == [1, 2, 4, 8]
-    assert [point["n"] for point in best_of_n_curve(scores[:, :1])] == [1]
-
-
-def test_maximum_grows_and_median_stays() -> None:
-    # Figure 7's shape on 400 normal prompts: E max of 1, 2, 4, 8, 16 is 0, 0.56, 1.03, 1.42, 1.77
-    scores = np.random.default_rng(0).normal(size=(400, 16))
-    curve = best_of_n_curve(scores)
-    expected = [0.0, 0.5642, 1.0294, 1.4236, 1.7660]
-    assert [point["maximum"] for point in curve] == pytest.approx(expected, abs=0.06)
-    assert max(abs(point["median"]) for point in curve) < 0.15
 
 
 def sample(text: str, finish_reason: FinishReason = "eos") -> Rollout:
@@ -78,13 +35,37 @@ def test_the_best_become_demonstrations(prompts: PromptSet) -> None:
         *(sample("c"), sample("d", "length")),  # the best of the second prompt was cut off
         *(sample("e"), sample("f")),
     ]
-    found = demonstrations_from(some, rollouts, np.array([1, 1, 0]), tiny_chat())
+    mask = np.array([[False, True], [False, True], [True, False]])
+    places = finished(rollouts, np.flatnonzero(mask))
+    assert places == [1, 4]
+    found = demonstrations_from(some, rollouts, places, tiny_chat())
     assert [d.demonstration_id for d in found] == ["best-p0", "best-p5"]
     assert [d.messages[-1].content for d in found] == ["b", "e"]
     for demonstration, row in zip(found, (some.rows[0], some.rows[2]), strict=True):
         assert demonstration.messages[:-1] == row.prompt
         assert (demonstration.loss_on, demonstration.domain) == ("last", row.domain)
         assert demonstration.messages[-1].role == "assistant"
+
+
+def test_several_samples_of_a_prompt_have_names_of_their_own(prompts: PromptSet) -> None:
+    rollouts = [sample(text) for text in "abcdef"]
+    found = demonstrations_from(prompts.select([0, 3]), rollouts, [0, 2, 3, 5], tiny_chat())
+    names = [d.demonstration_id for d in found]
+    assert names == ["best-p0", "best-p0-1", "best-p3", "best-p3-1"]
+    assert [d.messages[-1].content for d in found] == ["a", "c", "d", "f"]
+
+
+def test_temperatures() -> None:
+    config = RejectionSamplingConfig(samples_per_prompt=2, temperatures=(0.5, 1.0), keep=4)
+    assert config.plan((0.5, 1.0)).temperatures == (0.5, 1.0)
+    with pytest.raises(ConfigError, match="keep is 5; it must be at most 4, the samples"):
+        RejectionSamplingConfig(samples_per_prompt=2, temperatures=(0.5, 1.0), keep=5)
+    with pytest.raises(ConfigError, match=r"temperature is -1\.0; it must be 0 \(greedy\) or more"):
+        RejectionSamplingConfig(temperatures=(0.5, -1.0))
+    with pytest.raises(
+        ConfigError, match=r"temperatures is \[0\.5, 0\.5\]; name each of them once"
+    ):
+        RejectionSamplingConfig(temperatures=(0.5, 0.5))
 
 
 def test_one_sample_at_least() -> None:
