@@ -1,6 +1,6 @@
 """Items whose answer is known, mixed in among the others, and the rules of a batch about them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,10 +143,11 @@ def rules_of(connection: Connection, batch_id: str) -> Rules:
     return Rules() if row is None else Rules(**row._mapping)
 
 
-def is_check(connection: Connection, item_id: int) -> bool:
-    """Whether an item's answer is known."""
-    query = select(checks.c.item_id).where(checks.c.item_id == item_id)
-    return connection.execute(query).one_or_none() is not None
+def check_kind(connection: Connection, item_id: int) -> CheckKind | None:
+    """What an item whose answer is known is asked for; None for any other item."""
+    query = select(checks.c.kind).where(checks.c.item_id == item_id)
+    kind: CheckKind | None = connection.execute(query).scalar_one_or_none()
+    return kind
 
 
 def is_no_check() -> Any:
@@ -154,7 +155,13 @@ def is_no_check() -> Any:
     return items.c.item_id.not_in(select(checks.c.item_id))
 
 
-def select_checks(batch_id: str) -> Any:
-    """Ids of a batch's checks, from `items`."""
-    query = select(items.c.item_id).join(checks, checks.c.item_id == items.c.item_id)
-    return query.where(checks.c.batch_id == batch_id)
+def select_checks(batch_id: str, kinds: Sequence[CheckKind]) -> Any:
+    """Ids of an open batch's checks of these kinds, from `items`."""
+    query = (
+        select(items.c.item_id)
+        .join(checks, checks.c.item_id == items.c.item_id)
+        .join(batches, batches.c.batch_id == checks.c.batch_id)
+    )
+    return query.where(
+        checks.c.batch_id == batch_id, checks.c.kind.in_(kinds), batches.c.open.is_(True)
+    )

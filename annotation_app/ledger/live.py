@@ -14,6 +14,7 @@ from annotation_app.judgement import MAX_COMMENT
 from annotation_app.ledger.access import allow, record
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.history import latest_revision, own_assignment, view_of
+from annotation_app.ledger.qualification import require_passed
 from annotation_app.ledger.rows import (
     Response,
     View,
@@ -41,12 +42,13 @@ def open_dialogue(database: Database, person_id: str, batch_id: str, text: str) 
     _check_text(text)
 
     def change(connection: Connection) -> View:
-        allow(connection, person_id, "annotator")
+        person = allow(connection, person_id, "annotator")
         batch = connection.execute(
             select(batches).where(batches.c.batch_id == batch_id)
         ).one_or_none()
         if batch is None or not batch.open or not batch.live_turns:
             raise DataError(f"batch {batch_id!r} takes no dialogues; choose an open live batch")
+        require_passed(connection, person, batch_id)
         return _add(connection, database.clock(), person_id, batch_id, (Message("user", text),))
 
     return database.write(change)
@@ -62,8 +64,9 @@ def continue_dialogue(database: Database, person_id: str, assignment_id: str, te
     _check_text(text)
 
     def change(connection: Connection) -> View:
-        allow(connection, person_id, "annotator")
+        person = allow(connection, person_id, "annotator")
         row = own_assignment(connection, person_id, assignment_id)
+        require_passed(connection, person, row.batch_id)
         dialogue = _continuation(connection, row)
         if not dialogue:
             raise DataError("this dialogue cannot go on; begin a new one")

@@ -20,6 +20,8 @@ from annotation_app.ledger.schema import (
     people,
     publications,
     publisher,
+    qualifications,
+    requirements,
     rules,
     signing_keys,
     submissions,
@@ -59,12 +61,17 @@ def _add_checks(connection: Connection) -> None:
     metadata.create_all(connection, tables=(checks, rules))
 
 
+def _add_qualifications(connection: Connection) -> None:
+    metadata.create_all(connection, tables=(requirements, qualifications))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     _create,
     _add_sign_in_and_publisher,
     _add_evaluations,
     _add_demonstrations,
     _add_checks,
+    _add_qualifications,
 )
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 

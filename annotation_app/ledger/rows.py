@@ -9,9 +9,10 @@ from annotation_app.judgement import Judgement
 from data.errors import DataError
 from data.schemas import Domain, Message, messages_from
 
-CheckKind = Literal["gold", "attention"]
+CheckKind = Literal["gold", "attention", "qualification"]
 CHECK_KINDS: tuple[CheckKind, ...] = get_args(CheckKind)
-"""gold: somebody knows which response is better; attention: anybody who reads it does."""
+"""gold: somebody knows which response is better; attention: anybody who reads it does;
+qualification: asked of newcomers, before anything else."""
 
 Role = Literal["annotator", "reviewer", "manager"]
 Status = Literal["open", "expired", "submitted", "skipped"]

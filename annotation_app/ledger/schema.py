@@ -236,7 +236,7 @@ checks = Table(
     # An item is a check from its first moment or never: what a published part holds stays the same.
     Column("item_id", ForeignKey("items.item_id"), primary_key=True),
     Column("batch_id", ForeignKey("batches.batch_id"), nullable=False, index=True),
-    # gold or attention
+    # gold, attention or qualification
     Column("kind", String, nullable=False),
     # 0 or 1: an index of items.responses.
     Column("answer", Integer, nullable=False),
@@ -248,4 +248,31 @@ rules = Table(
     Column("batch_id", ForeignKey("batches.batch_id"), primary_key=True),
     Column("check_share", Double, nullable=False),
     Column("min_seconds", Double, nullable=False),
+)
+
+# Since version 6.
+requirements = Table(
+    "requirements",
+    metadata,
+    Column("batch_id", ForeignKey("batches.batch_id"), primary_key=True),
+    Column("answers", Integer, nullable=False),
+    Column("pass_share", Double, nullable=False),
+)
+
+qualifications = Table(
+    "qualifications",
+    metadata,
+    # The latest verdict on a person in a domain is in force.
+    Column("verdict_id", Integer, primary_key=True),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False, index=True),
+    Column("domain", String, nullable=False),
+    # open, passed or failed
+    Column("verdict", String, nullable=False),
+    # Submissions up to this sequence number count no more.
+    Column("since", Integer, nullable=False),
+    Column("right", Integer, nullable=False),
+    Column("answered", Integer, nullable=False),
+    Column("decided_by", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    sqlite_autoincrement=True,
 )

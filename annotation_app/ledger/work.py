@@ -17,7 +17,7 @@ from annotation_app.assignment import (
 )
 from annotation_app.judgement import MAX_COMMENT, Judgement, safety_label
 from annotation_app.ledger.access import allow, record
-from annotation_app.ledger.checks import is_check, rules_of, select_checks
+from annotation_app.ledger.checks import check_kind, rules_of, select_checks
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.history import (
     judgement_of,
@@ -26,7 +26,16 @@ from annotation_app.ledger.history import (
     select_submissions,
     view_of,
 )
-from annotation_app.ledger.rows import Receipt, Status, View, responses_of, reveals_model
+from annotation_app.ledger.qualification import judge, standing_of
+from annotation_app.ledger.rows import (
+    CheckKind,
+    Person,
+    Receipt,
+    Status,
+    View,
+    responses_of,
+    reveals_model,
+)
 from annotation_app.ledger.schema import assignments, batches, conflicts, items, submissions
 from data.errors import DataError
 
@@ -51,18 +60,16 @@ def next_assignment(database: Database, person_id: str, batch_id: str) -> View |
     """
 
     def change(connection: Connection) -> View | None:
-        allow(connection, person_id, "annotator")
+        person = allow(connection, person_id, "annotator")
         now = database.clock()
         own = _own_open(connection, person_id, batch_id)
         if own is not None:
             _extend(connection, own, now)
             return view_of(connection, own.assignment_id)
         _expire(connection, now)
-        item_id = _free_item(connection, person_id, batch_id)
+        item_id = _next_item(connection, person, batch_id)
         if item_id is None:
             return None
-        if rules_of(connection, batch_id).check_share > _CHANCE.random():
-            item_id = _unseen_check(connection, person_id, batch_id) or item_id
         assignment_id = _assign(connection, person_id, item_id, now)
         record(connection, now, person_id, "assign", assignment_id, item=item_id)
         return view_of(connection, assignment_id)
@@ -88,7 +95,7 @@ def submit(
     """
 
     def change(connection: Connection) -> Receipt:
-        allow(connection, person_id, "annotator")
+        person = allow(connection, person_id, "annotator")
         row = own_assignment(connection, person_id, assignment_id)
         judgement.check(row.domain)
         if row.responses is None:
@@ -101,7 +108,10 @@ def submit(
             return _repeated(connection, database.clock(), row, stored, said)
         if revision != latest_revision(connection, assignment_id) + 1:
             raise DataError(f"revision {revision} does not follow the latest one; load it again")
-        return _store(connection, database.clock(), row, revision, said)
+        receipt = _store(connection, database.clock(), row, revision, said)
+        if check_kind(connection, row.item_id) == "qualification":
+            judge(connection, database.clock(), person, row.batch_id)
+        return receipt
 
     return database.write(change)
 
@@ -159,6 +169,19 @@ def _expire(connection: Connection, now: float) -> None:
         record(connection, now, row.person_id, "expire", row.assignment_id)
 
 
+def _next_item(connection: Connection, person: Person, batch_id: str) -> int | None:
+    """A check for newcomers; for others the next item, or now and then a check instead of it."""
+    verdict = standing_of(connection, person, batch_id).verdict
+    if verdict != "passed":
+        kinds: tuple[CheckKind, ...] = ("qualification",) if verdict == "open" else ()
+        return _unseen_check(connection, person.person_id, batch_id, kinds)
+    item_id = _free_item(connection, person.person_id, batch_id)
+    if item_id is not None and rules_of(connection, batch_id).check_share > _CHANCE.random():
+        kinds = ("gold", "attention")
+        return _unseen_check(connection, person.person_id, batch_id, kinds) or item_id
+    return item_id
+
+
 def _free_item(connection: Connection, person_id: str, batch_id: str) -> int | None:
     """The first item with a place that this person has neither judged nor skipped."""
     query = (
@@ -172,10 +195,12 @@ def _free_item(connection: Connection, person_id: str, batch_id: str) -> int | N
     return connection.execute(query).scalar()
 
 
-def _unseen_check(connection: Connection, person_id: str, batch_id: str) -> int | None:
-    """The batch's first check that this person has neither answered nor skipped."""
-    query = select_checks(batch_id).where(~_seen_by(person_id)).order_by(items.c.item_id).limit(1)
-    return connection.execute(query).scalar()
+def _unseen_check(
+    connection: Connection, person_id: str, batch_id: str, kinds: tuple[CheckKind, ...]
+) -> int | None:
+    """The batch's first check of these kinds that this person has neither answered nor skipped."""
+    unseen = select_checks(batch_id, kinds).where(~_seen_by(person_id))
+    return connection.execute(unseen.order_by(items.c.item_id).limit(1)).scalar()
 
 
 def _seen_by(person_id: str) -> Any:
@@ -196,7 +221,7 @@ def _assign(connection: Connection, person_id: str, item_id: int, now: float) ->
     if expired is not None:
         _move(connection, expired, "open", lease_until=now + LEASE_SECONDS)
         return str(expired.assignment_id)
-    if not is_check(connection, item_id):
+    if check_kind(connection, item_id) is None:
         taken = update(items).where(items.c.item_id == item_id)
         connection.execute(taken.values(places=items.c.places - 1))
     return new_assignment(connection, person_id, item_id, now)
@@ -224,7 +249,7 @@ def _move(connection: Connection, row: Any, status: Status, **changes: object) -
     """Changes an assignment's status, and with it the item's places and the batch's counts."""
     here = update(assignments).where(assignments.c.assignment_id == row.assignment_id)
     connection.execute(here.values(status=status, **changes))
-    if is_check(connection, row.item_id):  # no place of its own, and no part of the goal
+    if check_kind(connection, row.item_id):  # no place of its own, and no part of the goal
         return
     freed = (row.status in _HOLDS_A_PLACE) - (status in _HOLDS_A_PLACE)
     if freed:

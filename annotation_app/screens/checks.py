@@ -1,8 +1,9 @@
-"""For managers: how many checks each batch mixes in, and which answers come too fast."""
+"""For managers: what each batch asks to know how carefully people work."""
 
 import streamlit as st
 
 from annotation_app.ledger.checks import BatchChecks, Rules, list_checks, set_rules
+from annotation_app.ledger.qualification import Requirement, requirement_of, set_requirement
 from annotation_app.session import Session
 
 
@@ -32,8 +33,29 @@ def _batch(session: Session, batch: BatchChecks) -> None:
             *(0.0, 600.0, batch.rules.min_seconds),
             key=f"seconds-{key}",
         )
+        required = _requirement(session, batch)
         if not st.form_submit_button("Save the rules", key=f"save-{key}"):
             return
     rules = Rules(check_share=share / 100, min_seconds=seconds)
     set_rules(session.database, session.person_id, key, rules)
+    set_requirement(session.database, session.person_id, key, required)
     st.success("Saved; the rules hold from the next item on.")
+
+
+def _requirement(session: Session, batch: BatchChecks) -> Requirement | None:
+    key, there = batch.batch_id, batch.counts["qualification"]
+    now = requirement_of(session.database, session.person_id, key)
+    left, right = st.columns(2)
+    answers = left.number_input(
+        f"Newcomers to {key} first answer so many qualification checks",
+        *(0, max(there, now.answers if now else 0), now.answers if now else 0),
+        key=f"answers-{key}",
+        disabled=not there,
+    )
+    percent = right.number_input(
+        f"of which right in {key}, per cent",
+        *(1, 100, round(100 * now.pass_share) if now else 80),
+        key=f"pass-{key}",
+        disabled=not there,
+    )
+    return Requirement(answers=answers, pass_share=percent / 100) if answers else None

@@ -10,7 +10,7 @@ import streamlit as st
 from annotation_app.content import literal
 from annotation_app.guidelines import GUIDELINES
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
-from annotation_app.ledger import history, queue, work
+from annotation_app.ledger import history, qualification, queue, work
 from annotation_app.ledger.rows import Progress, Receipt, View
 from annotation_app.screens.live import wait_for_responses, write_prompt
 from annotation_app.screens.showing import show_dialogue, show_pair
@@ -44,6 +44,10 @@ _TOO_FAST = (
     "That was sooner than anybody can read both responses. Please take the time to read them; "
     "Edit previous (Z) brings the last item back."
 )
+_WAITS = {
+    "failed": "You have not passed the qualification for this batch. A manager can ask you again.",
+    "open": "There are no more items of the qualification for you; tell a manager.",
+}
 _OUTCOMES = {
     "saved": "Saved",
     "already saved": "It was saved already",
@@ -60,7 +64,17 @@ def page(session: Session) -> None:
         return
     if session.desk.warning and session.desk.editing is None:
         st.warning(session.desk.warning)
+    stands = qualification.standing(session.database, session.person_id, batch.batch_id)
+    if stands.verdict == "open":
+        st.info(
+            f"Qualification: {stands.answered} of {stands.asked} answered. It shows whether the "
+            "guidelines are clear; read them first, and take your time."
+        )
     view = _view(session, batch)
+    if view is None and stands.verdict != "passed":
+        st.warning(_WAITS[stands.verdict])
+        _acknowledge(session, batch)
+        return
     if view is None and batch.live_turns:
         _acknowledge(session, batch)
         write_prompt(session, batch.batch_id)

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from annotation_app.invitations import link
-from annotation_app.ledger import access
+from annotation_app.ledger import access, qualification
 from annotation_app.ledger.invitations import Invitation, invite, list_invitations, revoke
+from annotation_app.ledger.qualification import Qualified, Verdict
 from annotation_app.ledger.rows import ROLES, Person
 from annotation_app.session import Session
 
@@ -15,6 +16,8 @@ def section(session: Session) -> None:
     """Draws the section; the ledger checks each of its calls."""
     for person in access.list_people(session.database, session.person_id):
         _person(session, person)
+    for verdict in qualification.list_qualified(session.database, session.person_id):
+        _qualified(session, verdict)
     if session.address is None:
         _add(session)
         return
@@ -43,6 +46,20 @@ def _person(session: Session, person: Person) -> None:
         )
         if st.button("Change", key=f"change-{person.person_id}"):
             access.set_role(session.database, session.person_id, person.person_id, role)
+            st.rerun()
+
+
+def _qualified(session: Session, one: Qualified) -> None:
+    """A verdict, and what a manager can make of it."""
+    row = st.container(horizontal=True, vertical_alignment="center", border=True)
+    score = f" ({one.right} of {one.answered} right)" if one.answered else ""
+    row.text(f"{one.person_id} · qualification for {one.domain}: {one.verdict}{score}")
+    choices: list[tuple[str, Verdict]] = [("Ask again", "open"), ("Let in", "passed")]
+    for label, verdict in choices:
+        key = f"{verdict}-{one.domain}-{one.person_id}"
+        if one.verdict != verdict and row.button(label, key=key):
+            here = (session.database, session.person_id)
+            qualification.decide(*here, one.person_id, one.domain, verdict)
             st.rerun()
 
 

@@ -8,6 +8,7 @@ from annotation_app.ledger import checks, queue, work
 from annotation_app.ledger.checks import Rules
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.rows import Check
+from annotation_app.ledger.schema import people
 from annotation_app.settings import LOCAL_PERSON
 from tests.annotation_app.conftest import item
 from tests.annotation_app.test_pages import Start, checked, ledger, models, press, section, start
@@ -20,7 +21,7 @@ def gold(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A gold question comes first in the batch "first"; its first response is the better one."""
     known = dataclasses.replace(item(7), check=Check(kind="gold", answer=0))
     queue.create_batch(ledger, LOCAL_PERSON, "first", [known], domain="helpfulness")
-    checks.set_rules(ledger, LOCAL_PERSON, "first", Rules(check_share=0.1))
+    checks.set_rules(ledger, LOCAL_PERSON, "first", Rules(check_share=0.1, min_seconds=600.0))
     monkeypatch.setattr(work._CHANCE, "random", lambda: 0.0)
     return ledger
 
@@ -59,6 +60,7 @@ def test_gold_accuracy_is_on_the_quality_page(start: Start, gold: Database) -> N
 
 
 def test_the_annotator_is_warned_until_the_next_answer(start: Start, ledger: Database) -> None:
+    checks.set_rules(ledger, LOCAL_PERSON, "first", Rules(min_seconds=600.0))
     app = start("compare")
     assert not app.warning
     press(app, "A better")
@@ -79,3 +81,33 @@ def test_managers_set_the_rules(start: Start, ledger: Database) -> None:
     first, safe = checks.list_checks(ledger, LOCAL_PERSON)
     assert first.rules == Rules(check_share=0.15, min_seconds=12.5)
     assert safe.rules == Rules()
+
+
+def test_a_newcomer_is_led_through_the_qualification(start: Start, ledger: Database) -> None:
+    known = dataclasses.replace(item(7), check=Check(kind="qualification", answer=0))
+    queue.create_batch(ledger, LOCAL_PERSON, "first", [known], domain="helpfulness")
+    app = section(start("manage"), "Checks")
+    app.number_input(key="answers-first").set_value(1)
+    checked(app.button(key="save-first").click().run())
+    set_role(ledger, "annotator")
+    app = start("compare")
+    assert "Qualification: 0 of 1 answered" in app.info[0].value
+    right = next(t.value for t in app.text if t.value in ("first 7", "second 7")) == "first 7"
+    press(app, "B better" if right else "A better")
+    press(app, "Submit")
+    assert "You have not passed the qualification" in app.warning[-1].value
+    set_role(ledger, "manager")
+    app = section(start("manage"), "People")
+    assert any("helpfulness: failed (0 of 1 right)" in t.value for t in app.text)
+    press(app, "Ask again")
+    set_role(ledger, "annotator")
+    assert "no more items of the qualification" in start("compare").warning[0].value
+    set_role(ledger, "manager")
+    press(section(start("manage"), "People"), "Let in")
+    set_role(ledger, "annotator")
+    assert "question 0?" in {t.value for t in start("compare").text}
+
+
+def set_role(ledger: Database, role: str) -> None:
+    change = people.update().where(people.c.person_id == LOCAL_PERSON).values(role=role)
+    ledger.write(lambda connection: connection.execute(change))

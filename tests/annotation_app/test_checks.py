@@ -11,7 +11,7 @@ from annotation_app.ledger.checks import BatchChecks, Checked, Rules
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.rows import Check, NewItem, View
 from annotation_app.ledger.schema import checks as checks_table
-from annotation_app.ledger.schema import items, rules, version
+from annotation_app.ledger.schema import items, qualifications, requirements, rules, version
 from annotation_app.publish import publish
 from annotation_app.quality import summarise_annotators, summarise_checks
 from data.dataset import read_rows
@@ -149,7 +149,7 @@ def test_rules_have_bounds_and_batches_defaults(database: Database) -> None:
         BatchChecks(
             batch_id="b1",
             rules=Rules(check_share=0.25, min_seconds=3.0),
-            counts={"gold": 1, "attention": 1},
+            counts={"gold": 1, "attention": 1, "qualification": 0},
         )
     ]
     with pytest.raises(DataError, match=r"from 0 to 0\.5"):
@@ -189,7 +189,7 @@ def test_the_batch_says_what_is_too_fast(database: Database, clock: Clock) -> No
 
 def test_a_ledger_of_version_4_is_brought_up_to_date(database: Database) -> None:
     def back(connection) -> None:  # type: ignore[no-untyped-def]
-        for table in (checks_table, rules):
+        for table in (qualifications, requirements, checks_table, rules):
             table.drop(connection)
         connection.execute(update(version).values(schema_version=4))
 

@@ -209,6 +209,7 @@ def sample_of(parameter: inspect.Parameter) -> Any:
         ("Response", [Response(text="a"), Response(text="b")]),
         ("NewItem", []),
         ("Rules", Rules()),
+        ("Requirement", None),
         ("bool", True),
         ("int", 1),
         ("float", 1.0),
