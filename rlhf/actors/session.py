@@ -35,6 +35,8 @@ def ray_session() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
+    # Of the failures of a group only the first is told; Ray would print the stacks of the others.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     before = signal.getsignal(signal.SIGTERM)  # Ray sets its own, which prints a stack
     try:
         if address:

@@ -9,11 +9,13 @@ import pytest
 
 from tests.rlhf.engine.saving import fresh_engine, state_of, take_step, train_until_killed
 
+SECONDS_TO_START = 120
+"""Of a process that imports torch, on a busy machine."""
+
 
 def rounds(directory: Path, number: int) -> tuple[int, int]:
     """Starts, kills and starts again; steps saved at the end, and how often a save was torn."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([train_until_killed.__module__])
+    context = multiprocessing.get_context("spawn")  # a fork of a process with torch may hang
     engine, steps, saved, torn = fresh_engine(), 0, 0, 0
     draw = random.Random(0)
     for _ in range(number):
@@ -22,14 +24,14 @@ def rounds(directory: Path, number: int) -> tuple[int, int]:
         process = context.Process(target=train_until_killed, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        assert ours.poll(60)
+        assert ours.poll(SECONDS_TO_START)
         resumed, state = ours.recv()
         assert resumed >= saved  # every checkpoint that was finished, and perhaps one more
         while steps < resumed:
             take_step(engine, steps)
             steps += 1
         assert state == state_of(engine, directory / "expected")
-        assert ours.poll(60)
+        assert ours.poll(SECONDS_TO_START)
         saved = ours.recv()
         time.sleep(draw.uniform(0, 0.03))
         process.kill()
@@ -44,8 +46,8 @@ def rounds(directory: Path, number: int) -> tuple[int, int]:
 
 
 def test_a_few_times(tmp_path: Path) -> None:
-    saved, _ = rounds(tmp_path, 4)
-    assert saved >= 4
+    saved, _ = rounds(tmp_path, 3)
+    assert saved >= 3
 
 
 @pytest.mark.slow  # fifty processes
