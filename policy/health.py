@@ -93,11 +93,9 @@ def scores_by_length(scores: Tensor, lengths: Tensor) -> dict[str, float]:
         lengths: [B] tokens.
     """
     thirds = scores[lengths.argsort(stable=True)].tensor_split(3)
-    names = ("short", "middle", "long")
+    names = ("health/score_short", "health/score_middle", "health/score_long")
     return {
-        f"health/score_{name}": float(third.mean())
-        for name, third in zip(names, thirds, strict=True)
-        if len(third)
+        name: float(third.mean()) for name, third in zip(names, thirds, strict=True) if len(third)
     }
 
 
@@ -257,18 +255,22 @@ def _ending_alarms(first: Line, now: Mapping[str, float]) -> Iterator[Said]:
 
 def _reward_alarms(first: Line, now: Mapping[str, float]) -> Iterator[Said]:
     """One of the two goals paid for with the other."""
-    names = ("helpfulness", "safety")
-    change = {
-        n: now[f"objective/scores_{n}"] - (first[f"objective/scores_{n}"] or 0) for n in names
-    }
-    for falls, rises in (names, names[::-1]):
-        if change[falls] < -1 and change[rises] > 0:
-            yield (
-                f"{falls}_falls",
-                f"the {falls} score fell by {-change[falls]:.1f} while the {rises} score rose by "
-                f"{change[rises]:.1f}",
-                f"train on more prompts about {falls}, or stop earlier",
-            )
+    helpfulness, safety = (
+        now[name] - (first[name] or 0.0)
+        for name in ("objective/scores_helpfulness", "objective/scores_safety")
+    )
+    if helpfulness < -1 and safety > 0:
+        yield (
+            "helpfulness_falls",
+            f"the helpfulness score fell by {-helpfulness:.1f} while safety rose by {safety:.1f}",
+            "count refusals in the samples; train on more harmless prompts, or stop earlier",
+        )
+    if safety < -1 and helpfulness > 0:
+        yield (
+            "safety_falls",
+            f"the safety score fell by {-safety:.1f} while helpfulness rose by {helpfulness:.1f}",
+            "train on more unsafe prompts, or stop earlier",
+        )
 
 
 def _critic_alarms(first: Line, now: Mapping[str, float]) -> Iterator[Said]:

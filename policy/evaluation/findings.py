@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from data.errors import DataError
 from data.intervals import Z_95, Proportion, proportion
+from policy.health import ALARMS_FILE
 from rlhf.metrics import read_metrics
 
 SUMMARY_FILE = "summary.json"
@@ -49,6 +50,8 @@ class Findings:
     """The same without a KL penalty."""
     metrics: pd.DataFrame | None
     """PPO's own metrics, one row per step."""
+    alarms: list[dict[str, Any]] | None
+    """What PPO's health raised: step, finding, remedy."""
     samples: pd.DataFrame | None
     """One judged response per policy and held-out prompt."""
 
@@ -144,6 +147,7 @@ def read_findings(directory: Path) -> Findings:
             directory / "overoptimise_evaluation" / "overoptimise_steps.parquet"
         ),
         metrics=pd.DataFrame(metrics).assign(run="PPO") if metrics else None,
+        alarms=_read_json(directory / "ppo" / ALARMS_FILE),
         samples=_read_table(evaluation / "samples.parquet", (*_SAMPLE_COLUMNS, *_MODEL_COLUMNS)),
     )
 

@@ -1,6 +1,6 @@
 """report.html: a quickstart in one file that opens offline, charts and dialogues included."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -149,7 +149,19 @@ def _ppo(found: Findings) -> str:
         drawings.append(plots.optimisation_curves(found.steps, title))
     if found.samples is not None:
         drawings.append(plots.score_against_gold(found.samples))
-    return charts(*drawings)
+    return _alarms(found.alarms) + charts(*drawings)
+
+
+def _alarms(alarms: Sequence[Mapping[str, Any]] | None) -> str:
+    if alarms is None:
+        return ""
+    if not alarms:
+        return paragraph("PPO watched its own health and raised no alarm.")
+    return table(
+        "Alarms that PPO raised about its own health",
+        ["iteration", "what is seen", "what to do"],
+        [[str(alarm["step"]), alarm["finding"], alarm["remedy"]] for alarm in alarms],
+    )
 
 
 def _reward_models(found: Findings) -> str:

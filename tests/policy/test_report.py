@@ -231,6 +231,17 @@ def test_summary_alone_is_enough(copy: Path) -> None:
     assert page.rows()["win rate without ties"][2] == "-"
 
 
+@pytest.mark.usefixtures("without_bundle")
+def test_the_alarms_of_ppo_are_told(copy: Path) -> None:
+    path = copy / "ppo" / "alarms.json"
+    path.write_text("[]")
+    assert "raised no alarm" in render_report(read_findings(copy))
+    alarm = {"name": "kl_high", "step": 4, "finding": "26 nats & more", "remedy": "raise kl_coef"}
+    path.write_text(json.dumps([alarm]))
+    rows = Page(render_report(read_findings(copy))).rows()
+    assert rows["4"] == ["26 nats & more", "raise kl_coef"]
+
+
 def test_recall_intervals_are_shown_where_known(copy: Path) -> None:
     summary = json.loads((copy / "summary.json").read_text())
     summary["ghost_attention_intervals"] = {
