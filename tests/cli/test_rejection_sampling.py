@@ -220,12 +220,14 @@ def killed_when(due: Callable[[], bool], argv: list[str]) -> None:
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 200
-    while not due():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        while not due():
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
 def results(directory: Path) -> dict[str, Any]:
