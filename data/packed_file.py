@@ -89,7 +89,15 @@ class PackedWriter:
     The same pieces in the same order make the same rows.
     """
 
-    def __init__(self, directory: Path, *, length: int, pad_id: int, vocab_size: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        length: int,
+        pad_id: int,
+        vocab_size: int,
+        in_order: bool = False,
+    ) -> None:
         """Begins the files of a directory.
 
         Args:
@@ -97,9 +105,12 @@ class PackedWriter:
             length: tokens per row.
             pad_id: fills the ends of rows when they are read.
             vocab_size: decides how many bytes an id takes.
+            in_order: whether rows stand where the last of their pieces does; else those of long
+                pieces come first in a window.
         """
         directory.mkdir(parents=True)
         self._directory, self._length, self._pad_id = directory, length, pad_id
+        self._in_order = in_order
         self._dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
         self._num_tokens = self._num_pieces = self._num_rows = 0
         self._waiting: list[NDArray[Any]] = []
@@ -133,6 +144,8 @@ class PackedWriter:
     def _pack(self) -> None:
         """The pieces that wait, as rows."""
         rows = best_fit([len(piece) for piece in self._waiting], self._length)
+        if self._in_order:
+            rows.sort(key=max)
         pieces = [self._waiting[index] for row in rows for index in row]
         if not pieces:
             return

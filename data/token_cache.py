@@ -75,6 +75,7 @@ def _make(
                 length=row_length,
                 pad_id=tokenizer.pad_id,
                 vocab_size=tokenizer.vocab_size,
+                in_order=corpus.documents == "files",  # whose end is held out
             )
             for part in ("train", "validation")
         )

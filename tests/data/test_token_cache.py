@@ -79,6 +79,19 @@ def test_of_whole_files_the_end_is_held_out(
     assert stream == ids
 
 
+def test_of_many_files_the_last_are_held_out(tmp_path: Path) -> None:
+    """Whatever their lengths: here the last are the longest, which are packed first."""
+    directory = tmp_path / "corpus"
+    directory.mkdir()
+    for number in range(20):
+        (directory / f"{number:02}.txt").write_text("fox " * (number + 1))
+    train, validation = cached(directory, documents="files", share=0.2, length=32)
+    longest = max(documents_of(train) + documents_of(validation), key=len)
+    assert longest in documents_of(validation)
+    sizes = [[len(piece) for piece in documents_of(part)] for part in (train, validation)]
+    assert min(sizes[0]) < min(sizes[1])  # the first file is trained on
+
+
 def test_it_is_made_once(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = cached(corpus_file)
     monkeypatch.setattr(data.token_cache, "_encoded", None)  # would be called
