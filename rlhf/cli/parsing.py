@@ -164,7 +164,7 @@ def _with_flag_values(argv: Sequence[str], switches: set[str]) -> list[str]:
     words = []
     for word, following in zip(argv, [*argv, "--"][1:], strict=True):
         words.append(word)
-        if word.removeprefix("--") in switches and following.startswith("--"):
+        if word[:2] == "--" and word[2:] in switches and following.startswith("--"):
             words.append("true")
     return words
 

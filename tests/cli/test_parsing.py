@@ -55,6 +55,11 @@ def test_dashes_stand_for_underscores_in_names_only() -> None:
     assert read(*underscored, "--dry_run", "--by_weight.my-file", "2") == found
 
 
+def test_a_value_may_be_called_like_a_switch() -> None:
+    found = read("--from", "one-way", "--name-of-it", "dry_run")
+    assert (found.name_of_it, found.dry_run) == ("dry_run", False)
+
+
 def test_a_config_file_has_the_names_of_the_fields(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("from_: one-way\ntrain_it: {batch_rows: 3}\n")
