@@ -33,8 +33,9 @@ class WeightSyncError(UserError):
 def checksum(tensor: Tensor) -> int:
     """64 bits over the raw bits of a tensor, their order, its shape and its type.
 
-    Word i of a chunk counts 2 i + 1 times, modulo 2⁶⁴. Bit b of it then moves the sum by
-    2ᵇ (2 i + 1), which no other bit does: any one or two that change are noticed.
+    Word i of a chunk counts 2 i + 1 times, modulo 2⁶⁴. Bit b of it then moves the chunk's sum by
+    2ᵇ (2 i + 1), which no other bit does: one bit that changes is always noticed, and so are two
+    of a chunk; of different chunks few pairs of top bits are not.
     """
     total = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
