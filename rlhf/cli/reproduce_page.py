@@ -23,9 +23,9 @@ Results = Mapping[str, Any]
 COLORS = {"holds": "green", "does not hold": "red", "not clear": "yellow"}
 INTERVALS = (
     "Means over {seeds} seeds with 95 % intervals (Student's t). A claim holds where the whole "
-    "interval of every measure is above its bound, does not hold where that of one is not, and is "
-    "not clear in between. The seeds share world and chat model; each has its own responses, "
-    "annotators, comparisons and reward models."
+    "interval of every measure is above its bound, does not hold where none of the interval of one "
+    "is, and is not clear in between. The seeds share world and chat model; each has its own "
+    "responses, annotators, comparisons and reward models."
 )
 
 
