@@ -37,9 +37,10 @@ class _Normalise(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, weight = ctx.saved_tensors
-        product = grad * normed
+        wide = grad.to(normed.dtype)
+        product = wide * normed
         of_weight = product.sum(dim=tuple(range(grad.dim() - 1))).to(weight.dtype)
         # dL/dx = (w · g − n · mean(w · g · n)) / r with n = x / r
         shared = (product @ weight.float()[:, None]) / -weight.numel()
-        of_x = (grad * weight).to(normed.dtype).addcmul_(normed, shared).mul_(inverse)
+        of_x = (wide * weight).addcmul_(normed, shared).mul_(inverse)
         return of_x.to(grad.dtype), of_weight, None
