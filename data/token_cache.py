@@ -34,7 +34,7 @@ def packed_corpus(
         tokenizer: makes the ids.
         directory: complete or absent.
         row_length: tokens per row.
-        validation_share: of the documents, or of the rows of whole files; below 1.
+        validation_share: of the documents, or of the rows of whole files; at most ½.
 
     Raises:
         DataError: bad texts, or rows that were made of other texts or another vocabulary.
@@ -65,7 +65,7 @@ def _make(
 ) -> None:
     every = 0
     if validation_share and corpus.documents == "lines":
-        every = max(2, round(1 / validation_share))
+        every = round(1 / validation_share)
     temporary = temporary_of(directory)
     shutil.rmtree(temporary, ignore_errors=True)
     with removed_on_failure(temporary):

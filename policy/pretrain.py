@@ -47,10 +47,10 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         require_positive(self, "row_length", "batch_rows", "micro_batch_rows", "epochs")
         require_not_negative(self, "seed")
-        if not 0 <= self.validation_share < 1:
+        if not 0 <= self.validation_share <= 0.5:
             raise ConfigError(
-                f"validation_share is {self.validation_share}; it must be in [0, 1), "
-                "0 for no validation"
+                f"validation_share is {self.validation_share}; it must be at least 0, for no "
+                "validation, and at most 0.5, every second document"
             )
 
 

@@ -128,6 +128,12 @@ def test_nothing_to_learn(learn: Any, corpus_file: Path) -> None:
         learn("run")
 
 
+@pytest.mark.parametrize("share", [-0.1, 0.6])
+def test_a_share_that_every_so_many_documents_cannot_be(share: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^validation_share is {share}; it must be at least 0"):
+        PretrainConfig(validation_share=share)
+
+
 @pytest.mark.parametrize(("size", "rate"), [("7b", 3e-4), ("13b", 3e-4), ("70b", 1.5e-4)])
 def test_configs_of_the_paper(size: str, rate: float) -> None:
     path = ROOT / "configs" / size / "pretrain.yaml"
