@@ -7,6 +7,7 @@ same size takes them over, process group included.
 
 import ctypes
 import gc
+import os
 import sys
 import threading
 import traceback
@@ -25,7 +26,7 @@ from rlhf.engine.distributed import free_address
 
 LIBC = ctypes.CDLL(None)
 MOST_IDLE = 3
-"""Groups of hosts that are kept; a process without a worker still takes 300 MB."""
+"""Groups of hosts of one kind that are kept; a process without a worker still takes 300 MB."""
 SECONDS_TO_VACATE = 10.0
 SECONDS_TO_ANSWER = 3.0
 WATCH = "watch"
@@ -51,6 +52,8 @@ class Host:
 
     def occupy(self, worker: Callable[..., Any], seat: Seat, address: str, *args: Any) -> None:
         """Builds the worker; its process group meets at the address."""
+        if seat.device == "cpu":  # else DeepSpeed takes a GPU that it sees, and NCCL is chosen
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._thread = threading.get_ident()
         self._worker = worker(replace(seat, rank=replace(seat.rank, address=address)), *args)
 
@@ -119,8 +122,8 @@ class Hosts:
             ray.kill(actor)
 
 
-_kept: dict[tuple[str, str, int], list[Hosts]] = defaultdict(list)
-"""Idle hosts by Ray session and number."""
+_kept: dict[tuple[str, str, int, float], list[Hosts]] = defaultdict(list)
+"""Idle hosts by Ray session, number, and the timeout of their process group."""
 
 
 def take_hosts(placement: Placement) -> Hosts:
@@ -154,6 +157,6 @@ def _keeps(placement: Placement) -> bool:
     return not placement.gpus_per_worker and not placement.cpus_per_worker
 
 
-def _key(placement: Placement) -> tuple[str, str, int]:
+def _key(placement: Placement) -> tuple[str, str, int, float]:
     context = ray.get_runtime_context()
-    return context.get_node_id(), context.get_job_id(), placement.workers
+    return context.get_node_id(), context.get_job_id(), placement.workers, placement.timeout

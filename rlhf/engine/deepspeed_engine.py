@@ -42,9 +42,9 @@ class DeepSpeedEngine:
         self._plain = module
         self._weights: dict[str, Any] = dict(module.named_parameters())
         self._shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
-        exact = {name: weight.detach() for name, weight in self._weights.items()}
-        if config.precision == "fp32":
-            exact = {}
+        exact = {}
+        if config.precision == "bf16":
+            exact = {name: weight.detach() for name, weight in self._weights.items()}
         self._deepspeed.init_distributed(dist_backend=dist.get_backend())
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=module,
