@@ -47,6 +47,8 @@ def read_llama2c(path: Path) -> Checkpoint:
 
 
 def _read_config(path: Path) -> ModelConfig:
+    if path.is_dir():
+        raise DataError(f"{str(path)!r} is a directory; name the .bin file of llama2.c in it")
     if not path.is_file():
         raise DataError(f"no file at {str(path)!r}; check the path")
     with path.open("rb") as file:

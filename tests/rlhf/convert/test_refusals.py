@@ -175,7 +175,7 @@ def test_nothing_is_executed(tmp_path: Path, form: str, plain: bool) -> None:
         (["--from", "gguf"], "--from"),
         ([], "--from"),
         (["--from", "meta", "--tokenizer", "{tiny}"], "has 352 pieces, the model 32 ids"),
-        (["--from", "llama2c"], "no file at"),
+        (["--from", "llama2c"], "is a directory; name the .bin file"),
     ],
 )
 def test_wrong_orders(tmp_path: Path, options: list[str], reason: str) -> None:
