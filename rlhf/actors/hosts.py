@@ -25,7 +25,7 @@ from rlhf.actors.placement import Placement
 from rlhf.engine.distributed import free_address
 
 LIBC = ctypes.CDLL(None)
-MOST_IDLE = 3
+MOST_IDLE = 2
 """Groups of hosts of one kind that are kept; a process without a worker still takes 300 MB."""
 SECONDS_TO_VACATE = 10.0
 SECONDS_TO_ANSWER = 3.0
