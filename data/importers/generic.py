@@ -7,7 +7,7 @@ Demonstrations: `messages`, or prompt and completion. `columns` says which colum
 for which of ours; columns that nobody asked for are ignored.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from data.importers.imported import (
     check_pair,
     counts,
     identity,
-    import_records,
     plain,
     user,
 )
-from data.importers.records import read_records
+from data.importers.records import import_files
 from data.margins import MARGIN_SCALES, MarginScale
 from data.schemas import (
     Comparison,
@@ -76,8 +75,7 @@ def read_comparisons(
         values = _named(record, columns)
         yield _comparison(values, counter, domain, source, MARGIN_SCALES[margins])
 
-    seen: set[str] = set()
-    return _read(paths, rows_of, Comparison, seen, strict)
+    return import_files(paths, rows_of, Comparison, strict=strict)
 
 
 def read_demonstrations(
@@ -94,20 +92,7 @@ def read_demonstrations(
     def rows_of(record: Any) -> Iterator[Demonstration]:
         yield _demonstration(_named(record, columns), domain, source)
 
-    return _read(paths, rows_of, Demonstration, set(), strict)
-
-
-def _read(
-    paths: Sequence[Path],
-    rows_of: Callable[[Any], Iterator[Any]],
-    row_type: type[Any],
-    seen: set[str],
-    strict: bool,
-) -> list[ImportedFile[Any]]:
-    return [
-        import_records(p, read_records(p), rows_of, row_type, seen=seen, strict=strict)
-        for p in paths
-    ]
+    return import_files(paths, rows_of, Demonstration, strict=strict)
 
 
 def _check_columns(columns: Mapping[str, str]) -> None:

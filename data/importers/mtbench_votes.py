@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
-from data.importers.imported import MALFORMED, ImportedFile, Unusable, identity, import_records
-from data.importers.records import read_records
+from data.importers.imported import MALFORMED, ImportedFile, Unusable, identity
+from data.importers.records import import_files, read_records
 from data.schemas import Message, Vote, Winner
 
 SOURCE = "mtbench-votes"
@@ -31,14 +31,11 @@ def read_files(
             line.
     """
     asked = _questions(questions)
-    seen: set[str] = set()
 
     def rows_of(record: Any) -> Iterator[Vote | Unusable]:
         yield _vote(record, asked)
 
-    return [
-        import_records(p, read_records(p), rows_of, Vote, seen=seen, strict=strict) for p in paths
-    ]
+    return import_files(paths, rows_of, Vote, strict=strict)
 
 
 def _questions(path: Path) -> dict[int, Sequence[str]]:

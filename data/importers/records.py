@@ -6,7 +6,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import DataError
-from data.importers.imported import Record
+from data.importers.imported import ImportedFile, Record, Unusable, import_records
+from data.schemas import R, Vote
 
 # A cell of a CSV file can hold a whole dialogue; 128 KiB is Python's own limit.
 _LARGEST_CELL = 1 << 27
+
+
+def import_files(
+    paths: Sequence[Path],
+    rows_of: Callable[[Any], Iterable[R | Vote | Unusable]],
+    row_type: type[R],
+    *,
+    strict: bool,
+) -> list[ImportedFile[R]]:
+    """`import_records` of every file; a row that stands in two of them is a duplicate."""
+    seen: set[str] = set()
+    return [
+        import_records(path, read_records(path), rows_of, row_type, seen=seen, strict=strict)
+        for path in paths
+    ]
 
 
 def read_records(path: Path) -> Iterator[Record]:

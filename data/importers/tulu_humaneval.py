@@ -18,11 +18,10 @@ from data.importers.imported import (
     check_pair,
     counts,
     identity,
-    import_records,
     plain,
     user,
 )
-from data.importers.records import read_records
+from data.importers.records import import_files
 from data.schemas import Comparison, Strength, Vote
 
 SOURCE = "tulu-humaneval"
@@ -39,15 +38,11 @@ def read_files(
         DataError: a file cannot be read or holds no record of this kind; under `strict`, at the
             first malformed line.
     """
-    seen: set[str] = set()
 
     def rows_of(record: Any) -> Iterator[Comparison | Vote | Unusable]:
         yield _row(record, counter)
 
-    return [
-        import_records(p, read_records(p), rows_of, Comparison, seen=seen, strict=strict)
-        for p in paths
-    ]
+    return import_files(paths, rows_of, Comparison, strict=strict)
 
 
 def _row(record: Any, counter: TokenCounter) -> Comparison | Vote:
