@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pandas as pd
@@ -19,7 +17,7 @@ from policy.evaluation.findings import (
     refusals,
     violations,
 )
-from policy.evaluation.report_parts import charts, navigation, paragraph, section, table
+from policy.evaluation.report_parts import charts, page, paragraph, table
 from reward.combine import SAFETY_THRESHOLD
 from rlhf import plots
 from rlhf.energy import assumptions
@@ -37,16 +35,14 @@ def write_report(directory: Path) -> Path:
     Raises:
         DataError: the directory holds no finished quickstart.
     """
-    page = render_report(read_findings(directory))
+    text = render_report(read_findings(directory))
     path = directory / REPORT_FILE
-    write_durably(path, page.encode())
+    write_durably(path, text.encode())
     return path
 
 
 def render_report(found: Findings) -> str:
     """The page. Sections whose files are not there are left out."""
-    import vl_convert
-
     bodies = {
         "Policies": _policies(found),
         "PPO, step by step": _ppo(found),
@@ -57,15 +53,8 @@ def render_report(found: Findings) -> str:
         "Energy": _energy(found.summary.get("energy", {})),
         "Time, settings and versions": _cost(found.summary, found.stages),
     }
-    bodies = {title: body for title, body in bodies.items() if body}
     title = f"RLHF quickstart, seed {found.summary['seed']}"
-    sections = "\n".join(section(name, body) for name, body in bodies.items())
-    body = f"{_headline(title, found)}\n{navigation(list(bodies))}\n<main>\n{sections}\n</main>"
-    page = files("policy.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed").replace(
-        "</script", "<\\/script"
-    )
-    return Template(page).substitute(title=escape(title), body=body, vega=bundle)
+    return page(title, _headline(title, found), bodies)
 
 
 def _headline(title: str, found: Findings) -> str:

@@ -2,11 +2,33 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
+from string import Template
 from typing import Any
 
 from rlhf.plot_parts import Drawing
+
+
+def page(title: str, headline: str, bodies: Mapping[str, str]) -> str:
+    """A whole page, which opens offline: its charts' script is in it.
+
+    Args:
+        title: plain text.
+        headline: HTML above the sections.
+        bodies: HTML of the sections by their titles; empty ones are left out.
+    """
+    import vl_convert
+
+    shown = {name: body for name, body in bodies.items() if body}
+    sections = "\n".join(section(name, body) for name, body in shown.items())
+    body = f"{headline}\n{navigation(list(shown))}\n<main>\n{sections}\n</main>"
+    template = files("policy.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed").replace(
+        "</script", "<\\/script"
+    )
+    return Template(template).substitute(title=escape(title), body=body, vega=bundle)
 
 
 def paragraph(text: str) -> str:

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pandas as pd
@@ -13,7 +11,7 @@ from rich.table import Table
 
 from data.durable import write_durably
 from data.schemas import DOMAINS, STRENGTHS
-from policy.evaluation.report_parts import charts, navigation, paragraph, section, table
+from policy.evaluation.report_parts import charts, page, paragraph, table
 from reward.claims import FRACTIONS, HELPFULNESS, MARGINS, Interval, Pairs, accuracy, over_seeds
 from reward.evaluate import ALL
 from rlhf.claim_plots import accuracy_over_data, scores_by_margin
@@ -75,8 +73,6 @@ def figure(measure: Mapping[str, Any]) -> str:
 
 def write_page(path: Path, results: Results, pairs: Pairs) -> None:
     """The page: opens offline, with every table and chart."""
-    import vl_convert
-
     seeds = results["seeds"]
     bodies = {
         "Claims": paragraph(INTERVALS.format(seeds=seeds)) + "\n".join(_claims(results)),
@@ -86,15 +82,7 @@ def write_page(path: Path, results: Results, pairs: Pairs) -> None:
         "Data": charts(_data_chart(results)),
     }
     title = "Llama 2's claims about reward models, on the built-in world"
-    sections = "\n".join(section(name, body) for name, body in bodies.items())
-    head = f"<h1>{escape(title)}</h1>"
-    body = f"{head}\n{navigation(list(bodies))}\n<main>\n{sections}\n</main>"
-    page = files("policy.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed").replace(
-        "</script", "<\\/script"
-    )
-    text = Template(page).substitute(title=escape(title), body=body, vega=bundle)
-    write_durably(path, text.encode())
+    write_durably(path, page(title, f"<h1>{escape(title)}</h1>", bodies).encode())
 
 
 def _claims(results: Results) -> Iterator[str]:

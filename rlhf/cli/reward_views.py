@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pandas as pd
@@ -13,7 +11,7 @@ from rich.table import Table
 
 from data.durable import write_durably
 from data.schemas import DOMAINS, SAFETY_LABELS, STRENGTHS
-from policy.evaluation.report_parts import charts, navigation, paragraph, section, table
+from policy.evaluation.report_parts import charts, page, paragraph, table
 from reward.combine import SAFETY_THRESHOLD
 from rlhf.plot_parts import readable
 from rlhf.plots import accuracy_by_strength
@@ -113,8 +111,6 @@ def sentences(results: Results) -> Iterator[str]:
 
 def write_report(path: Path, results: Results, frame: pd.DataFrame) -> None:
     """The page: opens offline, with every table and chart."""
-    import vl_convert
-
     all_grids = list(grids(results))
     bodies = {
         "Accuracy": "\n".join(table(*g) for g in all_grids if g[0].startswith("Accuracy"))
@@ -124,17 +120,8 @@ def write_report(path: Path, results: Results, frame: pd.DataFrame) -> None:
         "Distributions": charts(*_distributions(results, frame)),
         "What the models fall for": "\n".join(paragraph(text) for text in sentences(results)),
     }
-    bodies = {name: body for name, body in bodies.items() if body}
-    sections = "\n".join(section(name, body) for name, body in bodies.items())
     title = "Reward models against people's choices"
-    head = f"<h1>{escape(title)}</h1>"
-    body = f"{head}\n{navigation(list(bodies))}\n<main>\n{sections}\n</main>"
-    page = files("policy.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed").replace(
-        "</script", "<\\/script"
-    )
-    text = Template(page).substitute(title=escape(title), body=body, vega=bundle)
-    write_durably(path, text.encode())
+    write_durably(path, page(title, f"<h1>{escape(title)}</h1>", bodies).encode())
 
 
 def _accuracy_charts(results: Results) -> Iterator[Any]:
