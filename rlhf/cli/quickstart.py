@@ -20,10 +20,10 @@ from rlhf.cli.evaluate_gold import gold_view
 from rlhf.cli.evaluate_recall import recall_view
 from rlhf.cli.main import run_command
 from rlhf.cli.parsing import parse
+from rlhf.cli.reproduce import is_finished, run_stages
 from rlhf.cli.reward_train import accuracy_views
-from rlhf.cli.runs import session
 from rlhf.peak_memory import peak_memory
-from rlhf.run import FINISHED_FILE, Run, console, read_json, write_json
+from rlhf.run import Run, console, read_json, write_json
 
 COST_FILE = "cost.json"
 
@@ -99,9 +99,9 @@ def main(argv: Sequence[str]) -> None:
     config = parse(QuickstartConfig, argv, prog="rlhf quickstart")
     stages = list_stages(config)
     run = Run(config.out, "quickstart", {"out": str(config.out), "seed": config.seed})
-    if not run.finished or any(not _finished(config.out / name) for name in stages):
+    if not run.finished or any(not is_finished(config.out / name) for name in stages):
         _run_stages(config, run, stages)
-        kept = [name for name in STAGES if _finished(config.out / name)]
+        kept = [name for name in STAGES if is_finished(config.out / name)]
         facts = {"seed": config.seed, **read_json(config.out / COST_FILE)}
         write_json(config.out / SUMMARY_FILE, summarize_run(config.out, kept, facts))
         run_command(["report", str(config.out)])
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def list_stages(config: QuickstartConfig) -> dict[str, list[str]]:
-    """Run directory → the words of its command, in order."""
+    """Run directory → the words of its command but for its --out, in order."""
     values = {"out": config.out, "seed": config.seed, "configs": configs_directory()}
     workers = _usable_workers(config.workers)
     stages = {}
@@ -118,7 +118,6 @@ def list_stages(config: QuickstartConfig) -> dict[str, list[str]]:
         if name.startswith("overoptimise") and not config.overoptimise:
             continue
         words = [word.format(**values) for word in command.split()]
-        words += ["--out", str(config.out / name)]
         if name not in ON_THE_DRIVER:
             words += ["--placement.workers", str(workers)]
         stages[name] = words
@@ -149,22 +148,16 @@ def show_summary(summary: dict[str, Any], out: Path) -> None:
 
 
 def _run_stages(config: QuickstartConfig, run: Run, stages: dict[str, list[str]]) -> None:
-    """Those that are not finished, in one Ray."""
+    """Those that are not finished, in one Ray; an interrupted one has cost its time as well."""
     lap = time.monotonic()
-    with session(config.placement), peak_memory() as peak:
-        for number, (name, words) in enumerate(stages.items(), start=1):
-            if _finished(config.out / name):
-                continue
-            console.rule(f"[{number}/{len(stages)}] {name}", align="left")
-            try:
-                run_command(words)
-            finally:  # an interrupted stage has cost its time as well
-                peak.look()
-                lap = _keep_cost(run, lap, peak.bytes)
 
+    def keep_cost() -> None:
+        nonlocal lap
+        peak.look()
+        lap = _keep_cost(run, lap, peak.bytes)
 
-def _finished(directory: Path) -> bool:
-    return (directory / FINISHED_FILE).exists()
+    with peak_memory() as peak:
+        run_stages(config.out, stages, config.placement, keep_cost)
 
 
 def _cost_view(stages: dict[str, dict[str, float | None]]) -> Table:

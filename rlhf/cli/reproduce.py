@@ -1,6 +1,6 @@
-"""What the `rlhf reproduce …` commands share: a chain of commands, each in its own directory."""
+"""A chain of commands, each in its own directory: `rlhf quickstart`, `rounds`, `reproduce …`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data.manifest import MANIFEST
@@ -10,19 +10,29 @@ from rlhf.cli.runs import session
 from rlhf.run import FINISHED_FILE, console
 
 
-def run_stages(out: Path, stages: Mapping[str, Sequence[str]], placement: Placement) -> None:
+def run_stages(
+    out: Path,
+    stages: Mapping[str, Sequence[str]],
+    placement: Placement,
+    after_each: Callable[[], object] = lambda: None,
+) -> None:
     """Runs, in order and in one Ray, the stages that are not finished.
 
     Args:
         out: where the directory of each stage goes.
         stages: directory → the words of the command that fills it, but for its --out.
         placement: of every stage that has workers.
+        after_each: called after every stage that ran, interrupted ones too.
     """
     with session(placement):
         for number, (name, words) in enumerate(stages.items(), start=1):
-            if not is_finished(out / name):
-                console.rule(f"[{number}/{len(stages)}] {name}", align="left")
+            if is_finished(out / name):
+                continue
+            console.rule(f"[{number}/{len(stages)}] {name}", align="left")
+            try:
                 run_command([*words, "--out", str(out / name)])
+            finally:
+                after_each()
 
 
 def is_finished(directory: Path) -> bool:
