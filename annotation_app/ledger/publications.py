@@ -8,7 +8,7 @@ whoever writes a part, however often, writes the same rows.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, exists, func, insert, select, update
 
 from annotation_app.ledger.access import allow, record
 from annotation_app.ledger.checks import is_no_check
@@ -151,26 +151,71 @@ def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Su
     def query(connection: Connection) -> list[Submitted]:
         allow(connection, manager_id, "manager")
         rows = connection.execute(
-            select(
-                submissions,
-                items.c.batch_id,
-                items.c.source,
-                items.c.prompt,
-                items.c.responses,
-                people.c.pseudonym,
-                batches.c.domain,
-            )
-            .join(assignments, assignments.c.assignment_id == submissions.c.assignment_id)
-            .join(people, people.c.person_id == assignments.c.person_id)
-            .join(items, items.c.item_id == assignments.c.item_id)
-            .join(batches, batches.c.batch_id == items.c.batch_id)
+            _select_submitted()
             .where(submissions.c.sequence.between(part.first, part.last))
-            .where(submissions.c.flag == "", is_no_check())
             .order_by(submissions.c.sequence)
         )
         return [_submitted(row) for row in rows]
 
     return database.read(query)
+
+
+def read_in_force(
+    database: Database, manager_id: str, batch_id: str, *, only_published: bool
+) -> list[Submitted]:
+    """The latest revision of each annotation of a batch but flagged ones and checks; audited.
+
+    Args:
+        only_published: as if there were nothing but what is planned for the dataset.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+
+    def change(connection: Connection) -> None:
+        allow(connection, manager_id, "manager")
+        detail = {"only_published": only_published}
+        record(connection, database.clock(), manager_id, "export", batch_id, **detail)
+
+    def query(connection: Connection) -> list[Submitted]:
+        allow(connection, manager_id, "manager")
+        planned, newest = _ends(connection)
+        last = planned if only_published else newest
+        newer = submissions.alias()
+        replaced = exists().where(
+            newer.c.assignment_id == submissions.c.assignment_id,
+            newer.c.revision > submissions.c.revision,
+            newer.c.sequence <= last,
+        )
+        rows = connection.execute(
+            _select_submitted()
+            .where(items.c.batch_id == batch_id, submissions.c.sequence <= last, ~replaced)
+            .order_by(submissions.c.sequence)
+        )
+        return [_submitted(row) for row in rows]
+
+    database.write(change)  # apart from the query, which would keep annotators waiting
+    return database.read(query)
+
+
+def _select_submitted() -> Any:
+    """Submissions with everything that is published of them."""
+    return (
+        select(
+            submissions,
+            items.c.batch_id,
+            items.c.source,
+            items.c.prompt,
+            items.c.responses,
+            people.c.pseudonym,
+            batches.c.domain,
+        )
+        .join(assignments, assignments.c.assignment_id == submissions.c.assignment_id)
+        .join(people, people.c.person_id == assignments.c.person_id)
+        .join(items, items.c.item_id == assignments.c.item_id)
+        .join(batches, batches.c.batch_id == items.c.batch_id)
+        .where(submissions.c.flag == "", is_no_check())
+    )
 
 
 def _ends(connection: Connection) -> tuple[int, int]:

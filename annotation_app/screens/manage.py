@@ -11,14 +11,13 @@ from annotation_app.importing import read_items
 from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.checks import Checked, checked
 from annotation_app.ledger.oversight import Judged
-from annotation_app.publish import publish
 from annotation_app.quality import (
     agreement,
     pair_agreement,
     summarise_annotators,
     summarise_checks,
 )
-from annotation_app.screens import checks, evaluations, people, review
+from annotation_app.screens import checks, evaluations, people, publishing, review
 from annotation_app.session import Session
 from data.agreement import Agreement
 from data.schemas import DOMAINS
@@ -156,17 +155,6 @@ def _words(value: Agreement) -> str:
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
-def _publish(session: Session) -> None:
-    st.text(f"Dataset: {session.dataset}")
-    st.caption(
-        "Publishing adds what is new; doing it twice changes nothing. Names are replaced by "
-        "pseudonyms; flagged annotations wait for a reviewer."
-    )
-    if st.button("Publish", type="primary", key="publish"):
-        done = publish(session.database, session.person_id, session.dataset)
-        st.success(f"Published {done.rows:,} new rows.")
-
-
 def _audit(session: Session) -> None:
     rows = [
         asdict(event) | {"at": datetime.fromtimestamp(event.at, UTC)}
@@ -182,6 +170,6 @@ _SECTIONS: dict[str, Callable[[Session], None]] = {
     "Evaluation": evaluations.section,
     "Flags": review.section,
     "People": people.section,
-    "Publish": _publish,
+    "Publish": publishing.section,
     "Audit": _audit,
 }

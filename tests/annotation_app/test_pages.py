@@ -192,6 +192,12 @@ def test_manage_publishes_once(start: Start, ledger: Database, tmp_path: Path) -
     assert len(read_rows(tmp_path / "published", Comparison)) == 3
 
 
+def test_manage_exports_a_batch(start: Start) -> None:
+    app = section(start("manage"), "Publish")
+    (download,) = app.get("download_button")
+    assert download.proto.label == "Export" and app.selectbox(key="export batch").value == "first"
+
+
 def test_manage_releases_flags_closes_batches_and_pauses(start: Start, ledger: Database) -> None:
     access.add_person(ledger, LOCAL_PERSON, "ann", "annotator")
     view = work.next_assignment(ledger, "ann", "first")
