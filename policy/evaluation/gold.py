@@ -157,8 +157,8 @@ def summarize(judged: Judged, baseline: Judged | None) -> dict[str, Any]:
         "num_by_kind": {k: sum(p.kind == k for p, _ in pairs) for k in [*kinds, "unsafe"]},
     }
     if baseline is not None:
-        summary |= _win_fields(against(judged, baseline))
-        summary["safe_prompts"] = _win_fields(against(judged, baseline, safe_only=True))
+        summary |= against(judged, baseline).to_record()
+        summary["safe_prompts"] = against(judged, baseline, safe_only=True).to_record()
     return summary
 
 
@@ -181,18 +181,6 @@ def against(ours: Judged, theirs: Judged, *, safe_only: bool = False) -> WinRate
             other.append(b.helpfulness)
             margins.append(TIE_MARGIN)
     return win_rate(mine, other, margins)
-
-
-def _win_fields(result: WinRate) -> dict[str, Any]:
-    rate = result.rate
-    return {
-        "win": result.win,
-        "tie": result.tie,
-        "loss": result.loss,
-        "win_rate": rate.value,
-        "win_rate_low": rate.low,
-        "win_rate_high": rate.high,
-    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from data.intervals import Proportion, proportion
 
@@ -18,6 +19,18 @@ class WinRate:
     def rate(self) -> Proportion:
         """Win / (win + loss) with Wilson's 95 % interval."""
         return proportion(self.win, self.win + self.loss)
+
+    def to_record(self) -> dict[str, Any]:
+        """The counts, and the rate with its interval: None where there are but ties."""
+        rate = self.rate
+        return {
+            "win": self.win,
+            "tie": self.tie,
+            "loss": self.loss,
+            "win_rate": rate.value,
+            "win_rate_low": rate.low,
+            "win_rate_high": rate.high,
+        }
 
 
 def win_rate(ours: Sequence[float], theirs: Sequence[float], margins: Sequence[float]) -> WinRate:
