@@ -36,6 +36,12 @@ class CollectCommand:
     """Sampling temperature of each variant."""
     prompts: Path
     """Dataset of prompts of the built-in world; each split becomes a split of comparisons."""
+    num_prompts: int | None = None
+    """Of each split at most so many prompts, in an order drawn by judge.seed; all unless given."""
+    part: int = 0
+    """Which ones: part 0 takes the first num_prompts of that order, part 1 the next, and so on."""
+    names: tuple[str, str] | None = None
+    """What the comparisons call the variants; unless given, as their run directories are called."""
     out: Path = Path("runs/collect")
     """The run directory; the comparisons are published to its comparisons/."""
     max_new_tokens: int = 64
@@ -54,7 +60,11 @@ class CollectCommand:
 
     def __post_init__(self) -> None:
         require_positive(self, "max_new_tokens")
-        require_not_negative(self, "annotators_seed")
+        require_not_negative(self, "annotators_seed", "part")
+        if self.num_prompts is not None:
+            require_positive(self, "num_prompts")
+        elif self.part:
+            raise ConfigError(f"part is {self.part}; say how many prompts a part has: num_prompts")
         if min(self.temperatures) < 0:
             raise ConfigError(f"temperatures are {self.temperatures}; they must be 0 or more")
 
@@ -89,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _read_prompts(config: CollectCommand, chat: ChatFormat) -> dict[Split, PromptSet]:
-    """The prompts of every split that has some."""
+    """The prompts of every split that has some, or the part of them that is asked for."""
     prompts: dict[Split, PromptSet] = {}
     for split in SPLITS:
         rows = read_rows(config.prompts, Prompt, split)
@@ -97,6 +107,9 @@ def _read_prompts(config: CollectCommand, chat: ChatFormat) -> dict[Split, Promp
             continue
         check_gold_facts(rows)
         prompts[split] = PromptSet.encode(rows, chat)
+        if config.num_prompts is not None:
+            size = min(config.num_prompts, len(rows))
+            prompts[split] = prompts[split].batch(config.part, size, seed=config.judge.seed)
         for model in config.models:
             check_room(prompts[split], model)
     if not prompts:
@@ -131,4 +144,6 @@ def _sample(
 def _variant(config: CollectCommand, index: int) -> Variant:
     model = config.models[index]
     name = model.parent.name if model.name == "model" else model.name
+    if config.names is not None:
+        name = config.names[index]
     return Variant(name=name, temperature=config.temperatures[index])
