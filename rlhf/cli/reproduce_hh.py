@@ -12,9 +12,9 @@ from data.errors import ConfigError, require_positive
 from data.importers.hh_rlhf import domain_of
 from data.intervals import proportion
 from data.schemas import DOMAINS
-from reward.claims import over_seeds
 from reward.evaluate import ALL
 from rlhf.actors.placement import Placement
+from rlhf.claims import over_seeds
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import configs_directory
 from rlhf.cli.reproduce import placement_of, placement_words, run_stages
