@@ -255,10 +255,10 @@ def _ending_alarms(first: Line, now: Mapping[str, float]) -> Iterator[Said]:
 
 def _reward_alarms(first: Line, now: Mapping[str, float]) -> Iterator[Said]:
     """One of the two goals paid for with the other."""
-    helpfulness, safety = (
-        now[name] - (first[name] or 0.0)
-        for name in ("objective/scores_helpfulness", "objective/scores_safety")
-    )
+    names = ("objective/scores_helpfulness", "objective/scores_safety")
+    if any(name not in now for name in names):  # the reward is a function
+        return
+    helpfulness, safety = (now[name] - (first[name] or 0.0) for name in names)
     if helpfulness < -1 and safety > 0:
         yield (
             "helpfulness_falls",

@@ -29,11 +29,11 @@ from policy.ppo_math import (
     shape_rewards,
 )
 from policy.ppo_metrics import batch_metrics, held_out_metrics
-from policy.ppo_workers import CriticWorker, PolicyWorker, UpdateSpec, own_rows
+from policy.ppo_workers import CriticInit, CriticWorker, PolicyWorker, UpdateSpec, own_rows
 from policy.prompts import PromptSet
 from policy.samples import SAMPLES_FILE, read_samples, sample_records, write_samples
 from reward.combine import whiten
-from reward.score import RewardModels, Scores
+from reward.score import Rewards, Scores
 from rlhf.actors.group import WorkerGroup
 from rlhf.actors.workers import share_out
 from rlhf.engine.optim import OptimConfig, learning_rate
@@ -80,8 +80,9 @@ class PpoConfig:
     """λ of generalized advantage estimation."""
     missing_eos_penalty: float = 1.0
     """Taken off the whitened score of a response that was cut off."""
-    critic_init: Literal["helpfulness", "zero_head"] = "helpfulness"
-    """zero_head keeps the helpfulness model's body and begins with values of 0."""
+    critic_init: CriticInit = "helpfulness"
+    """zero_head keeps the helpfulness model's body and begins with values of 0; policy takes the
+    starting policy's body, as every run without reward models does."""
     sample_every: int = 1
     """Iterations between those whose samples are kept."""
     eval_every: int = 0
@@ -138,7 +139,7 @@ class Roles:
 
     policy: WorkerGroup[PolicyWorker]
     critic: WorkerGroup[CriticWorker]
-    rewards: RewardModels
+    rewards: Rewards
 
 
 def train_ppo(
@@ -167,7 +168,7 @@ def train_ppo(
             batch = prompts.batch(iteration, config.prompts_per_iteration, seed=config.seed)
             seed = config.seed * 1_000_003 + iteration
             rollouts = _generate(config, roles, batch, chat, seed=seed, version=iteration)
-            scores = roles.rewards.score([r.ids for r in rollouts], batch.is_safety)
+            scores = roles.rewards.score(batch.rows, rollouts)
             experience = _experience(config, roles, rollouts, scores, chat, kl_coef)
             values = _update(config, roles, experience, iteration)
             values |= batch_metrics(
@@ -231,7 +232,7 @@ def _evaluate(
     """How the policy of this version answers held-out prompts, each time with the same noise."""
     batch = held_out.select(range(min(config.eval_prompts, len(held_out))))
     rollouts = _generate(config, roles, batch, chat, seed=config.seed, version=version)
-    scores = roles.rewards.score([r.ids for r in rollouts], batch.is_safety)
+    scores = roles.rewards.score(batch.rows, rollouts)
     rows = Experience.from_rollouts(rollouts, chat.tokenizer.pad_id)
     parts = roles.policy.broadcast(PolicyWorker.ref_logprobs, rows, config.micro_batch_size)
     return held_out_metrics(rows.with_(ref_logprobs=_gather(rows, parts)), scores)

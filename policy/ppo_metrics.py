@@ -28,8 +28,6 @@ def batch_metrics(
         "objective/kl_coef": kl_coef,
         "objective/entropy": _per_response(-rows.logprobs * mask),
         "objective/scores": float(scores.combined.mean()),
-        "objective/scores_helpfulness": float(scores.helpfulness.mean()),
-        "objective/scores_safety": float(scores.safety.mean()),
         "objective/non_score_reward": float((rows.rewards.sum(dim=1) - rows.scores).mean()),
         "objective/rlhf_reward": _per_response(rows.rewards),
         "val/explained_variance": explained_variance(rows.values, rows.returns, mask),
@@ -37,7 +35,7 @@ def batch_metrics(
         "response/tokens": _per_response(mask.float()),
         "tokens_per_second": rows.num_response_tokens / seconds,
         "seconds": seconds,
-    }
+    } | _by_model(scores, "objective/scores_helpfulness", "objective/scores_safety")
 
 
 def held_out_metrics(rows: Experience, scores: Scores) -> dict[str, float]:
@@ -49,12 +47,16 @@ def held_out_metrics(rows: Experience, scores: Scores) -> dict[str, float]:
     """
     return {
         "eval/scores": float(scores.combined.mean()),
-        "eval/scores_helpfulness": float(scores.helpfulness.mean()),
-        "eval/scores_safety": float(scores.safety.mean()),
         "eval/kl": _mean_kl(rows, "k1"),
         "eval/tokens": _per_response(rows.response_mask.float()),
         "eval/eos_share": float(rows.ended.float().mean()),
-    }
+    } | _by_model(scores, "eval/scores_helpfulness", "eval/scores_safety")
+
+
+def _by_model(scores: Scores, helpfulness: str, safety: str) -> dict[str, float]:
+    """Means under these names; none where a function is the reward."""
+    values = {helpfulness: scores.helpfulness, safety: scores.safety}
+    return {name: float(found.mean()) for name, found in values.items() if found is not None}
 
 
 def _mean_kl(rows: Experience, estimator: KlEstimator) -> float:

@@ -7,6 +7,7 @@ are sums divided by the token count of the global mini-batch.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,14 @@ from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig
 from rlhf.engine.weight_sync import SamplerWeights
 from rlhf.generation.generator import generate
-from rlhf.model.init import init_scalar_head
+from rlhf.model.heads import ScalarModel
+from rlhf.model.init import init_scalar_head, scalar_model_from
 from rlhf.model.logprobs import align_values
 from rlhf.model.weights import load_language_model, load_scalar_model, save_model
 from rlhf.training import on_device
 from rlhf.types import Experience, Mean, Rollout, Stats, merge_stats
+
+CriticInit = Literal["helpfulness", "zero_head", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +158,11 @@ class CriticWorker:
     """One rank of the critic: estimates values and learns from returns."""
 
     def __init__(
-        self, seat: Seat, model: Path, zero_head: bool, engine: EngineConfig, optim: OptimConfig
+        self, seat: Seat, model: Path, init: CriticInit, engine: EngineConfig, optim: OptimConfig
     ) -> None:
         self._device = seat.take()
         self._rank, self._world_size = seat.rank.index, seat.rank.world_size
-        module = load_scalar_model(model).to(self._device)
-        if zero_head:
-            init_scalar_head(module.score, None)
+        module = critic_from(model, init).to(self._device)
         self._engine = build_engine(module, engine, optim, seat.rank)
 
     @torch.no_grad()
@@ -199,6 +201,25 @@ class CriticWorker:
     def load_checkpoint(self, directory: Path) -> None:
         """Restores engine state; every rank calls."""
         self._engine.load(directory)
+
+
+def critic_from(directory: Path, init: CriticInit) -> ScalarModel:
+    """What the critic starts as.
+
+    Args:
+        directory: of a reward model, or for "policy" of a language model.
+        init: the reward model as it is, or either one's body with values of 0.
+    """
+    match init:
+        case "helpfulness":
+            return load_scalar_model(directory)
+        case "zero_head":
+            model = load_scalar_model(directory)
+            init_scalar_head(model.score, None)
+            return model
+        case "policy":
+            return scalar_model_from(load_language_model(directory), None)
+    assert_never(init)
 
 
 def policy_loss(module: nn.Module, batch: MicroBatch, spec: UpdateSpec) -> tuple[Tensor, Stats]:

@@ -48,11 +48,6 @@ class PromptSet:
         orders = {e: epoch_order(len(self), seed=seed, epoch=int(e)) for e in set(epochs)}
         return self.select([int(orders[e][p]) for e, p in zip(epochs, places, strict=True)])
 
-    @property
-    def is_safety(self) -> list[bool]:
-        """The prompt tag of the reward rule."""
-        return [row.domain == "safety" for row in self.rows]
-
 
 def context_of(model: Path) -> int:
     """Tokens of prompt and response together that a model can take in."""

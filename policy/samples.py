@@ -45,9 +45,7 @@ def sample_records(
             "logprob": sum(rollout.response_logprobs),
         }
         if scores is not None:
-            record["helpfulness_score"] = float(scores.helpfulness[index])
-            record["safety_score"] = float(scores.safety[index])
-            record["combined_score"] = float(scores.combined[index])
+            record |= {f"{name}_score": float(v[index]) for name, v in scores.named.items()}
         records.append(record | constants)
     return records
 

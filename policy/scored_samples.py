@@ -6,7 +6,8 @@ continues with the parts that are missing, and because each response has its own
 samples are those of a run that nobody interrupted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -20,7 +21,7 @@ from data.chat_format import ChatFormat
 from data.errors import DataError
 from policy.prompts import PromptSet
 from policy.samples import read_samples, sample_records, write_samples
-from reward.score import RewardModels, Scores, reward_models
+from reward.score import Rewards, Scores
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.workers import GenerateWorker, generate_with
@@ -30,6 +31,9 @@ from rlhf.types import Rollout
 
 PARTS = "parts"
 """Directory of the parts in a run; deleted once the samples are in one file."""
+
+OpenRewards = Callable[[], AbstractContextManager[Rewards]]
+"""Makes the rewards ready for the length of a block; reward models start their workers then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ def sample_scored(
     chat: ChatFormat,
     *,
     model: Path,
-    rewards: Path,
+    rewards: OpenRewards,
     placement: Placement,
 ) -> ScoredSamples:
     """Samples and scores what is missing in a directory of parts; returns all of it.
@@ -109,8 +113,8 @@ def sample_scored(
         plan: as for the prompts.
         chat: of the model.
         model: directory of the policy.
-        rewards: run directory of `rlhf reward train`.
-        placement: of the samplers, and after them of the scorers.
+        rewards: is opened once the samplers are gone.
+        placement: of the samplers.
 
     Raises:
         DataError: the directory holds samples of other prompts.
@@ -132,9 +136,9 @@ def sample_scored(
                 write_samples(part.sampled, [vars(rollout) for rollout in rollouts])
     unscored = [part for part in parts if not part.scored.exists()]
     if unscored:
-        with reward_models(rewards, placement) as models:
+        with rewards() as opened:
             for part in _shown("scoring", parts, unscored):
-                _score(part, models, plan.per_prompt)
+                _score(part, opened, plan.per_prompt)
     return _joined(parts, plan)
 
 
@@ -169,11 +173,11 @@ def _shown(what: str, parts: list[_Part], missing: list[_Part]) -> Iterator[_Par
             advance(1, f"temperature {part.temperature:g}")
 
 
-def _score(part: _Part, models: RewardModels, per_prompt: int) -> None:
+def _score(part: _Part, rewards: Rewards, per_prompt: int) -> None:
     rollouts = _read_rollouts(part, per_prompt)
-    tags = [tag for tag in part.prompts.is_safety for _ in range(per_prompt)]
-    scores = models.score([rollout.ids for rollout in rollouts], tags)
-    columns = {name: values.tolist() for name, values in vars(scores).items()}
+    prompts = [row for row in part.prompts.rows for _ in range(per_prompt)]
+    scores = rewards.score(prompts, rollouts)
+    columns = {name: values.tolist() for name, values in scores.named.items()}
     rows = zip(*columns.values(), strict=True)
     write_samples(part.scored, [dict(zip(columns, row, strict=True)) for row in rows])
 
@@ -193,13 +197,12 @@ def _joined(parts: list[_Part], plan: SamplePlan) -> ScoredSamples:
     """Puts the samples of a prompt side by side; on disk the temperatures are apart."""
     rollouts = [rollout for part in parts for rollout in _read_rollouts(part, plan.per_prompt)]
     records = [record for part in parts for record in read_samples(part.scored)]
-    names = ("helpfulness", "safety", "combined")
-    helpfulness, safety, combined = (torch.tensor([r[name] for r in records]) for name in names)
+    columns = {name: torch.tensor([record[name] for record in records]) for name in records[0]}
     shape = (len(plan.temperatures), -1, plan.per_prompt)
     places = np.arange(len(rollouts)).reshape(shape).transpose(1, 2, 0).ravel()
     rows = torch.from_numpy(places)
     return ScoredSamples(
         rollouts=[rollouts[place] for place in places],
-        scores=Scores(*(values[rows] for values in (helpfulness, safety, combined))),
+        scores=Scores(**{name: values[rows] for name, values in columns.items()}),
         temperatures=plan.temperatures * plan.per_prompt,
     )

@@ -1,18 +1,24 @@
-"""Scoring dialogues with reward models, on workers of their own."""
+"""Scores of responses; those of reward models, on workers of their own.
+
+A Python function may take their place: reward/function.py.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from data.schemas import DOMAINS, Domain
+from data.schemas import DOMAINS, Domain, Prompt
 from reward.combine import SAFETY_THRESHOLD, combine_scores
 from reward.train import scores_at
 from rlhf.actors.group import Seat, WorkerGroup, start_workers
 from rlhf.actors.placement import Placement
 from rlhf.model.weights import load_scalar_model
+from rlhf.types import Rollout
 
 TOKENS_PER_PASS = 4096
 
@@ -46,6 +52,28 @@ class ScoreWorker:
         return scores_at(values, last.to(self._device)).tolist()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """[B] raw scores; those of the two models only where there are models."""
+
+    helpfulness: Tensor | None = None
+    safety: Tensor | None = None
+    combined: Tensor
+
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """Those that are there."""
+        return {name: values for name, values in vars(self).items() if values is not None}
+
+
+class Rewards(Protocol):
+    """What says how good responses are."""
+
+    def score(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Scores:
+        """[B] scores of the responses; `prompts` has one for each."""
+        ...
+
+
 @dataclass(frozen=True)
 class RewardModels:
     """Both reward models, ready to score; each has its own workers."""
@@ -54,14 +82,14 @@ class RewardModels:
     safety: WorkerGroup[ScoreWorker]
     threshold: float = SAFETY_THRESHOLD
 
-    def score(self, sequences: Sequence[list[int]], is_safety_prompt: Sequence[bool]) -> "Scores":
-        """Both scores of every sequence, and R_c as a raw score."""
+    def score(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Scores:
+        """Both scores of every response, and R_c as a raw score."""
+        sequences = [rollout.ids for rollout in rollouts]
         helpfulness = torch.tensor(score_with(self.helpfulness, sequences))
         safety = torch.tensor(score_with(self.safety, sequences))
-        tags = torch.tensor(list(is_safety_prompt), dtype=torch.bool)
-        return Scores(
-            helpfulness, safety, combine_scores(safety, helpfulness, tags, self.threshold)
-        )
+        tags = torch.tensor([prompt.domain == "safety" for prompt in prompts], dtype=torch.bool)
+        combined = combine_scores(safety, helpfulness, tags, self.threshold)
+        return Scores(helpfulness=helpfulness, safety=safety, combined=combined)
 
 
 @contextmanager
@@ -80,15 +108,6 @@ def reward_models(
 def model_directory(run: Path, domain: Domain) -> Path:
     """Where a run of `rlhf reward train` keeps the model of a domain."""
     return run / domain / "model"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """[B] raw scores."""
-
-    helpfulness: torch.Tensor
-    safety: torch.Tensor
-    combined: torch.Tensor
 
 
 def score_with(workers: WorkerGroup[ScoreWorker], sequences: Sequence[list[int]]) -> list[float]:

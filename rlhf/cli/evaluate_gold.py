@@ -155,7 +155,7 @@ def _judge(
         rollouts = generate_with(
             policy, prompts.ids, config.sampling, eos_id=chat.tokenizer.eos_id, seed=config.seed
         )
-    scores = rewards.score([r.ids for r in rollouts], prompts.is_safety)
+    scores = rewards.score(prompts.rows, rollouts)
     ref_logprobs = logprobs_with(reference, rollouts, config.sampling.temperature)
     kl = [
         sum(rollout.response_logprobs) - ref_logprob

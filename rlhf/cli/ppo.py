@@ -1,4 +1,4 @@
-"""`rlhf ppo`: PPO with a KL penalty against both reward models."""
+"""`rlhf ppo`: PPO with a KL penalty against reward models, or against a function."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,28 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.dataset import read_rows
-from data.schemas import DOMAINS, Prompt
+from data.schemas import Prompt
 from policy.ppo import PpoConfig, Roles, train_ppo
-from policy.ppo_workers import CriticWorker, PolicyWorker
+from policy.ppo_workers import CriticInit, CriticWorker, PolicyWorker
 from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
-from reward.score import model_directory, reward_models
+from policy.scored_samples import OpenRewards
+from reward.score import model_directory
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
+from rlhf.cli.rewarding import RewardChoice, opener
 from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoCommand:
-    """Train a policy with PPO and a KL penalty against both reward models."""
+class PpoCommand(RewardChoice):
+    """Train a policy with PPO and a KL penalty."""
 
     model: Path
     """Directory of the policy to start from."""
     reference: Path | None = None
     """Directory of π_0, from which the KL is measured; the starting policy unless given."""
-    rewards: Path
-    """Run directory of `rlhf reward train`; the critic starts from its helpfulness model."""
     prompts: Path
     """Dataset of prompts: the training split, and the validation split for evaluations."""
     out: Path = Path("runs/ppo")
@@ -48,8 +48,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains the policy, continues an interrupted run, or finds it finished."""
     config = parse(PpoCommand, argv, prog="rlhf ppo")
     chat = chat_format_of(config.model)
-    for domain in DOMAINS:
-        check_same_tokenizer(config.model, model_directory(config.rewards, domain))
+    rewards = opener(config, config.model, chat, config.reward_placement)
     check_same_tokenizer(config.model, config.reference or config.model)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     check_room(prompts, config.model)
@@ -63,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
         return
 
     def work() -> dict[str, float]:
-        with _roles(config) as roles:
+        with _roles(config, rewards) as roles:
             return train_ppo(config.train, roles, prompts, chat, run, held_out)
 
     with session(config.placement):
@@ -73,10 +72,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 @contextmanager
-def _roles(config: PpoCommand) -> Iterator[Roles]:
+def _roles(config: PpoCommand, open_rewards: OpenRewards) -> Iterator[Roles]:
     """All workers, for the length of a block."""
-    helpfulness = model_directory(config.rewards, "helpfulness")
     train, engine = config.train, config.engine
+    critic_model, critic_init = _critic_start(config)
     with (
         start_workers(
             PolicyWorker,
@@ -91,12 +90,19 @@ def _roles(config: PpoCommand) -> Iterator[Roles]:
         start_workers(
             CriticWorker,
             config.placement,
-            helpfulness,
-            train.critic_init == "zero_head",
+            critic_model,
+            critic_init,
             engine,
             train.critic_optim,
             name="critic",
         ) as critic,
-        reward_models(config.rewards, config.reward_placement) as rewards,
+        open_rewards() as rewards,
     ):
         yield Roles(policy, critic, rewards)
+
+
+def _critic_start(config: PpoCommand) -> tuple[Path, CriticInit]:
+    """A model directory, and what is made of it."""
+    if config.rewards is None or config.train.critic_init == "policy":
+        return config.model, "policy"
+    return model_directory(config.rewards, "helpfulness"), config.train.critic_init

@@ -11,7 +11,7 @@ from data.chat_format import ChatFormat
 from data.dataset import Batch, publish_many, read_rows
 from data.errors import ConfigError
 from data.manifest import MANIFEST
-from data.schemas import DOMAINS, Demonstration, Prompt
+from data.schemas import Demonstration, Prompt
 from policy.best_of_n import best_of_n_curve, compare_temperatures
 from policy.pool import (
     Records,
@@ -22,7 +22,7 @@ from policy.pool import (
     pool_entries,
     read_rounds,
 )
-from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
+from policy.prompts import PromptSet, chat_format_of, check_room
 from policy.rejection_sampling import (
     RejectionSamplingConfig,
     demonstrations_from,
@@ -30,12 +30,12 @@ from policy.rejection_sampling import (
     those_that_fit,
 )
 from policy.samples import SAMPLES_FILE, read_samples, write_samples
-from policy.scored_samples import PARTS, sample_scored, scored_records
+from policy.scored_samples import PARTS, OpenRewards, sample_scored, scored_records
 from policy.selection import select
 from policy.sft import fine_tune
-from reward.score import model_directory
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
+from rlhf.cli.rewarding import RewardChoice, opener
 from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.cli.temperature_sweep import read_best_temperature
 from rlhf.engine.base import EngineConfig
@@ -46,13 +46,11 @@ BEST = "best"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RejectionSamplingCommand:
-    """Sample K responses per prompt, keep the one that the reward models like best, learn it."""
+class RejectionSamplingCommand(RewardChoice):
+    """Sample K responses per prompt, keep the one that scores best, learn it."""
 
     model: Path
     """Directory of the policy to sample from, and to start from."""
-    rewards: Path
-    """Run directory of `rlhf reward train`, with both models."""
     prompts: Path
     """Dataset of prompts; the training split is used."""
     student: Path | None = None
@@ -77,6 +75,7 @@ class RejectionSamplingCommand:
     """How often new workers take over from the last checkpoint where some died or hung."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_round(self.round_name)
         if self.sweep is not None and self.train.temperatures:
             raise ConfigError("sweep and train.temperatures both name temperatures; give one")
@@ -95,8 +94,7 @@ def main(argv: Sequence[str]) -> None:
     chat = chat_format_of(config.model)
     student = config.model if config.student is None else config.student
     student_chat = chat_format_of(student)
-    for domain in DOMAINS:
-        check_same_tokenizer(config.model, model_directory(config.rewards, domain))
+    rewards = opener(config, config.model, chat, config.placement)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     prompts = prompts.batch(0, min(config.train.num_prompts, len(prompts)), seed=config.train.seed)
     check_room(prompts, config.model)
@@ -109,7 +107,7 @@ def main(argv: Sequence[str]) -> None:
 
     def work() -> tuple[int, dict[str, float]]:
         if not (best / MANIFEST).is_file():
-            _sample_best(config, prompts, temperatures, earlier, chat, run)
+            _sample_best(config, prompts, temperatures, rewards, earlier, chat, run)
         shutil.rmtree(run.directory / PARTS, ignore_errors=True)
         demonstrations = those_that_fit(
             read_rows(best, Demonstration, "train"), student_chat, config.train.fine_tune.row_length
@@ -157,6 +155,7 @@ def _sample_best(
     config: RejectionSamplingCommand,
     prompts: PromptSet,
     temperatures: tuple[float, ...],
+    rewards: OpenRewards,
     earlier: Mapping[str, Records],
     chat: ChatFormat,
     run: Run,
@@ -169,7 +168,7 @@ def _sample_best(
         train.plan(temperatures),
         chat,
         model=config.model,
-        rewards=config.rewards,
+        rewards=rewards,
         placement=config.placement,
     )
     records = scored_records(prompts, samples, chat)

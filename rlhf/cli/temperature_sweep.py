@@ -12,15 +12,15 @@ from rich.table import Table
 from data.dataset import read_rows
 from data.durable import write_durably
 from data.errors import ConfigError, DataError, require_not_negative, require_positive
-from data.schemas import DOMAINS, Prompt
+from data.schemas import Prompt
 from policy.best_of_n import NGRAMS, compare_temperatures
-from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
+from policy.prompts import PromptSet, chat_format_of, check_room
 from policy.rejection_sampling import check_temperatures
 from policy.samples import SAMPLES_FILE, write_samples
 from policy.scored_samples import PARTS, SamplePlan, ScoredSamples, sample_scored, scored_records
-from reward.score import model_directory
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
+from rlhf.cli.rewarding import RewardChoice, opener
 from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.run import console, read_json, write_json
@@ -29,13 +29,11 @@ SWEEP_FILE = "sweep.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TemperatureSweepCommand:
+class TemperatureSweepCommand(RewardChoice):
     """Compare the best of N samples at several temperatures."""
 
     model: Path
     """Directory of the policy to sample from."""
-    rewards: Path
-    """Run directory of `rlhf reward train`, with both models."""
     prompts: Path
     """Dataset of prompts; the training split is used."""
     out: Path = Path("runs/temperature_sweep")
@@ -58,6 +56,7 @@ class TemperatureSweepCommand:
     """How often new workers take over where some died or hung."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "num_prompts", "samples_per_prompt", "part_prompts")
         require_not_negative(self, "seed")
         if not self.temperatures:
@@ -80,8 +79,7 @@ def main(argv: Sequence[str]) -> None:
     """Samples, scores and compares, continues an interrupted run, or finds it finished."""
     config = parse(TemperatureSweepCommand, argv, prog="rlhf temperature-sweep")
     chat = chat_format_of(config.model)
-    for domain in DOMAINS:
-        check_same_tokenizer(config.model, model_directory(config.rewards, domain))
+    rewards = opener(config, config.model, chat, config.placement)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
     prompts = prompts.batch(0, min(config.num_prompts, len(prompts)), seed=config.seed)
     check_room(prompts, config.model)
@@ -97,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
             config.plan,
             chat,
             model=config.model,
-            rewards=config.rewards,
+            rewards=rewards,
             placement=config.placement,
         )
 

@@ -64,8 +64,9 @@ def start_ppo(tmp_path: Path, chat_model: Path, critic_model: Path, prompts: Pro
         policy = LocalGroup(
             PolicyWorker, HERE, chat_model, chat_model, TORCH, config.optim, temperature
         )
-        zero = config.critic_init == "zero_head"
-        critic = LocalGroup(CriticWorker, HERE, critic_model, zero, TORCH, config.critic_optim)
+        critic = LocalGroup(
+            CriticWorker, HERE, critic_model, config.critic_init, TORCH, config.critic_optim
+        )
         run = Run(tmp_path / name, "ppo", {})
         return Ppo(config, Watched(policy), Watched(critic), RuleScorer(rule), prompts, run)
 

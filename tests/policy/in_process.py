@@ -1,11 +1,12 @@
 """PPO in this process: workers whose calls are written down, a rule in place of reward models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from data.schemas import Prompt
 from policy.ppo import PpoConfig, Roles, train_ppo
 from policy.prompts import PromptSet
 from reward.score import Scores
@@ -13,6 +14,7 @@ from rlhf.actors.group import LocalGroup
 from rlhf.actors.placement import Placement
 from rlhf.engine.optim import OptimConfig
 from rlhf.run import Run
+from rlhf.types import Rollout
 from tests.reward.tiny import tiny_chat
 
 HERE = Placement(ray=False)
@@ -30,10 +32,11 @@ class RuleScorer:
         self.seen: list[list[list[int]]] = []
         """Sequences of each call."""
 
-    def score(self, sequences: list[list[int]], is_safety_prompt: list[bool]) -> Scores:
+    def score(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Scores:
+        sequences = [rollout.ids for rollout in rollouts]
         self.seen.append(sequences)
         values = torch.tensor([self.rule(ids) for ids in sequences])
-        return Scores(values, values, values)
+        return Scores(helpfulness=values, safety=values, combined=values)
 
 
 class Watched:

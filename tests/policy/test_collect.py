@@ -150,7 +150,8 @@ def test_people_prefer_the_better_answer(situations: PromptSet) -> None:
 
 
 def test_either_variant_may_be_shown_first(situations: PromptSet) -> None:
-    harmless = situations.select([n for n, safety in enumerate(situations.is_safety) if not safety])
+    tags = [row.domain for row in situations.rows]
+    harmless = situations.select([n for n, domain in enumerate(tags) if domain != "safety"])
     rows = collect(
         harmless, right(harmless), wrong(harmless), [FIRST], overlap=0.0, lookalikes_as_safety=0.0
     )

@@ -212,7 +212,7 @@ def test_ranks_share_the_work_and_change_nothing(
     optim = shared.config.optim
     roles: Any = Roles(
         Ranks(PolicyWorker, size, chat_model, chat_model, TORCH, optim, 1.0),  # type: ignore[arg-type]
-        Ranks(CriticWorker, size, critic_model, False, TORCH, optim),  # type: ignore[arg-type]
+        Ranks(CriticWorker, size, critic_model, "helpfulness", TORCH, optim),  # type: ignore[arg-type]
         shared.scorer,  # type: ignore[arg-type]
     )
     train_ppo(shared.config, roles, shared.prompts, tiny_chat(), shared.run)

@@ -1,14 +1,17 @@
 """PPO on held-out prompts: what is measured when, and early stopping."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
 from data.errors import ConfigError
+from data.schemas import Prompt
 from policy.ppo import PpoConfig, Roles, train_ppo
 from reward.score import Scores
 from rlhf.metrics import read_metrics
+from rlhf.types import Rollout
 from tests.policy.in_process import Ppo, StartPpo
 from tests.reward.tiny import tiny_chat
 
@@ -27,15 +30,15 @@ class ScriptedScorer:
         self.dies_in_batch = dies_in_batch
         self.batches = 0
 
-    def score(self, sequences: list[list[int]], is_safety_prompt: list[bool]) -> Scores:
-        if len(sequences) == HELD_OUT:
+    def score(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Scores:
+        if len(rollouts) == HELD_OUT:
             values = torch.full((HELD_OUT,), self.held_out.pop(0))
         else:
             if self.batches == self.dies_in_batch:
                 raise KeyboardInterrupt
             self.batches += 1
-            values = torch.tensor([rule(ids) for ids in sequences])
-        return Scores(values, values, values)
+            values = torch.tensor([rule(rollout.ids) for rollout in rollouts])
+        return Scores(helpfulness=values, safety=values, combined=values)
 
 
 def train(ppo: Ppo, scorer: Any = None) -> None:

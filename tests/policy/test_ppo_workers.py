@@ -179,7 +179,7 @@ def test_by_length_takes_neighbours() -> None:
 
 
 def test_values_are_the_critics_before_each_token(rows: Experience, critic_model: Path) -> None:
-    critic = LocalGroup(CriticWorker, HERE, critic_model, False, TORCH, OptimConfig())
+    critic = LocalGroup(CriticWorker, HERE, critic_model, "helpfulness", TORCH, OptimConfig())
     model = load_scalar_model(critic_model)
     for micro_batch_size in (1, 5, 12):
         (values,) = critic.broadcast(CriticWorker.values, rows, micro_batch_size)
@@ -194,7 +194,7 @@ def test_values_are_the_critics_before_each_token(rows: Experience, critic_model
 def test_a_zero_head_values_everything_at_0_and_learns(
     rows: Experience, critic_model: Path
 ) -> None:
-    critic = LocalGroup(CriticWorker, HERE, critic_model, True, TORCH, OptimConfig())
+    critic = LocalGroup(CriticWorker, HERE, critic_model, "zero_head", TORCH, OptimConfig())
     (values,) = critic.broadcast(CriticWorker.values, rows, 12)
     assert (values == 0).all()
     before = rows.with_(values=values)

@@ -77,7 +77,7 @@ def test_another_number_of_workers_continues(
         run, scorer = Run(tmp_path / name, "ppo", {}), RuleScorer(rule)
         engine = EngineConfig(zero_stage=3)
         policy = (PolicyWorker, placement, chat_model, chat_model, engine, CONFIG.optim, 1.0)
-        critic = (CriticWorker, placement, critic_model, False, engine, CONFIG.critic_optim)
+        critic = (CriticWorker, placement, critic_model, "helpfulness", engine, CONFIG.critic_optim)
         with (
             start_workers(*policy, name="policy") as policies,
             start_workers(*critic, name="critic") as critics,

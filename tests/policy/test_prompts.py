@@ -23,7 +23,6 @@ def test_prompts_are_encoded_side_by_side(prompts: PromptSet) -> None:
     assert len(prompts) == 16
     for row, ids in zip(prompts.rows, prompts.ids, strict=True):
         assert (ids.prompt_id, ids.ids) == (row.prompt_id, tiny_chat().encode_prompt(row.prompt))
-    assert prompts.is_safety == [False, False, False, True] * 4
 
 
 def test_no_prompts() -> None:

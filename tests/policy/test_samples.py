@@ -29,7 +29,8 @@ def test_records_of_two_samples_per_prompt(prompts: PromptSet) -> None:
     some = prompts.select([2, 3])
     texts = ["fox", "dog", "now", "please"]
     rollouts = [rollout(f"p{2 + n // 2}", text) for n, text in enumerate(texts)]
-    scores = Scores(torch.arange(4.0), torch.arange(4.0) + 10, torch.arange(4.0) + 20)
+    first = torch.arange(4.0)
+    scores = Scores(helpfulness=first, safety=first + 10, combined=first + 20)
     records = sample_records(some, rollouts, tiny_chat(), scores, step=7, temperature=0.5)
     assert [record["prompt_id"] for record in records] == ["p2", "p2", "p3", "p3"]
     assert [record["domain"] for record in records] == ["helpfulness"] * 2 + ["safety"] * 2
@@ -51,6 +52,12 @@ def test_records_of_two_samples_per_prompt(prompts: PromptSet) -> None:
         "step": 7,
         "temperature": 0.5,
     }
+
+
+def test_scores_of_a_function(prompts: PromptSet) -> None:
+    scores = Scores(combined=torch.tensor([0.5]))
+    (record,) = sample_records(prompts.select([0]), [rollout("p0", "fox")], tiny_chat(), scores)
+    assert [name for name in record if name.endswith("_score")] == ["combined_score"]
 
 
 def test_without_scores(prompts: PromptSet) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from policy.scored_samples import (
     sample_scored,
     scored_records,
 )
-from reward.score import model_directory
+from reward.score import model_directory, reward_models
 from rlhf.generation.sampling import SamplingConfig
 from tests.policy.in_process import HERE
 from tests.reward.tiny import tiny_chat, write_reward_model
@@ -46,8 +47,9 @@ def sample(chat_model: Path, rewards: Path, prompts: PromptSet) -> Sample:
     """`sample(directory, plan, prompts)`."""
 
     def run(directory: Path, plan: SamplePlan = PLAN, some: PromptSet = prompts) -> ScoredSamples:
+        opened = partial(reward_models, rewards, HERE)
         return sample_scored(
-            directory, some, plan, tiny_chat(), model=chat_model, rewards=rewards, placement=HERE
+            directory, some, plan, tiny_chat(), model=chat_model, rewards=opened, placement=HERE
         )
 
     return run

@@ -10,11 +10,13 @@ import torch
 from torch.testing import assert_close
 
 import reward.score
+from data.schemas import Message, Prompt
 from reward.combine import combine_scores
 from reward.score import RewardModels, ScoreWorker, model_directory, reward_models, score_with
 from rlhf.actors.group import LocalGroup
 from rlhf.actors.placement import Placement
 from rlhf.model.weights import load_scalar_model
+from rlhf.types import Rollout
 from tests.reward.tiny import VOCAB_SIZE, write_reward_model
 
 HERE = Placement(ray=False)
@@ -117,9 +119,31 @@ def test_any_number_of_workers(
 
 def test_both_models_and_the_rule(run: Path, sequences: list[list[int]]) -> None:
     tags = [number % 3 == 0 for number in range(23)]
+    prompts = [
+        Prompt(
+            prompt_id="p",
+            prompt=(Message("user", "?"),),
+            domain="safety" if tag else "helpfulness",
+            kind="test",
+            source="test",
+        )
+        for tag in tags
+    ]
+    rollouts = [
+        Rollout(
+            prompt_id="p",
+            prompt_ids=ids[:1],
+            response_ids=ids[1:],
+            response_logprobs=[0.0] * len(ids[1:]),
+            finish_reason="length",
+            policy_version=0,
+        )
+        for ids in sequences
+    ]
     with reward_models(run, HERE, threshold=0.5) as models:
         assert isinstance(models, RewardModels)
-        scores = models.score(sequences, tags)
+        scores = models.score(prompts, rollouts)
+    assert scores.helpfulness is not None and scores.safety is not None
     for domain, found in (("helpfulness", scores.helpfulness), ("safety", scores.safety)):
         expected = one_by_one(run / domain / "model", sequences)
         assert_close(found, torch.tensor(expected), rtol=0, atol=1e-5)

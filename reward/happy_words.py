@@ -1,0 +1,21 @@
+"""A reward that anyone can check: the share of happy words. For demonstrations and tests."""
+
+import re
+
+HAPPY = frozenset(
+    "happy happier happiest happily glad joy joyful cheerful cheer delighted excited proud "
+    "smile smiled smiles smiling laugh laughed laughs laughing giggle giggled fun funny "
+    "love loved loves lovely hug hugged hugs kiss kissed friend friends friendly kind nice "
+    "wonderful great good best beautiful pretty warm sunny bright play played playing plays "
+    "sing sang dance danced party gift thank thanked enjoy enjoyed yay".split()
+)
+_WORD = re.compile(r"[a-z]+")
+
+
+def share(prompts: list[str], responses: list[str]) -> list[float]:
+    """Happy words among 100 words of each response; 0 where it has no word."""
+    return [_percent(_WORD.findall(response.lower())) for response in responses]
+
+
+def _percent(words: list[str]) -> float:
+    return 100 * sum(word in HAPPY for word in words) / max(1, len(words))

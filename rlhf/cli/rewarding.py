@@ -1,0 +1,56 @@
+"""What says how good responses are, in every command that asks: reward models or a function."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data.chat_format import ChatFormat
+from data.errors import ConfigError
+from data.schemas import DOMAINS
+from policy.prompts import check_same_tokenizer
+from policy.scored_samples import OpenRewards
+from reward.function import RewardFunction
+from reward.score import model_directory, reward_models
+from rlhf.actors.placement import Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardChoice:
+    """The one or the other."""
+
+    rewards: Path | None = None
+    """Run directory of `rlhf reward train`, with both models."""
+    reward_function: str | None = None
+    """In their place a Python function, package.module:function, of prompts and responses."""
+
+    def __post_init__(self) -> None:
+        if (self.rewards is None) == (self.reward_function is None):
+            raise ConfigError(
+                "give one reward: --rewards, a run of `rlhf reward train`, or --reward_function, "
+                "a Python function (package.module:function)"
+            )
+
+
+def opener(
+    config: RewardChoice, model: Path, chat: ChatFormat, placement: Placement
+) -> OpenRewards:
+    """What makes the rewards ready, after a check of all that can be wrong with them.
+
+    Args:
+        config: names them.
+        model: directory of the policy; reward models must share its tokenizer.
+        chat: of the policy.
+        placement: of each reward model.
+
+    Raises:
+        ConfigError: there is no such function.
+        DataError: a reward model is missing, or has another tokenizer.
+    """
+    if config.rewards is None:
+        assert config.reward_function is not None
+        function = RewardFunction.load(config.reward_function, chat)
+        return lambda: nullcontext(function)
+    for domain in DOMAINS:
+        check_same_tokenizer(model, model_directory(config.rewards, domain))
+    return partial(reward_models, config.rewards, placement)
