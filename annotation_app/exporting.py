@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotation_app.ledger.database import Database
+from annotation_app.ledger.decisions import read_decided
 from annotation_app.ledger.publications import read_in_force
 from annotation_app.publish import to_comparison
 from data.counting import WordCounter
+from data.dataset import latest_revisions
 from data.schemas import Comparison, to_table
 
 Form = Literal["Parquet", "JSON lines"]
@@ -30,9 +32,12 @@ def export_batch(
     Raises:
         NotAllowed: not by a manager.
     """
+    here = (database, manager_id, batch_id)
+    found = read_in_force(*here, only_published=only_published)
+    decided = read_decided(*here, only_published=only_published)
     counter = WordCounter()
-    found = read_in_force(database, manager_id, batch_id, only_published=only_published)
-    table = to_table([to_comparison(row, counter) for row in found], Comparison)
+    table = to_table([to_comparison(row, counter) for row in (*found, *decided)], Comparison)
+    table = latest_revisions(table)
     return _parquet(table) if form == "Parquet" else _json_lines(table)
 
 

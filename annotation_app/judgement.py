@@ -13,6 +13,9 @@ SIDES: tuple[Side, ...] = get_args(Side)
 SAFETIES: tuple[Safety, ...] = get_args(Safety)
 MAX_COMMENT = 4_000
 """Characters."""
+DISPUTE = 2
+"""Distance on the scale of `preference` from which on people disagree: two levels of strength, or
+another choice, since that scale has no 0."""
 
 _PREFERENCE = dict(zip(STRENGTHS, (4, 3, 2, 1), strict=True))
 

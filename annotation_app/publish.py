@@ -3,6 +3,8 @@
     plan the new range in the ledger (committed) → rows of each planned part that the dataset's
     manifest does not list → data.dataset.publish_many, which is atomic
 
+and the same for the decisions of reviewers, which become revisions of what they are based on.
+
 A part always holds the same rows under the same key, and the manifest is the only record of what is
 published. So a crash at any point, running it twice, or two publishers at a time lose and double
 nothing; and a dataset that was lost is made anew from the ledger alone.
@@ -14,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from annotation_app.ledger.database import Database
+from annotation_app.ledger.decisions import plan_decisions, read_decisions
 from annotation_app.ledger.publications import (
-    PlannedPart,
     Submitted,
     Waiting,
     plan_parts,
@@ -75,14 +77,19 @@ def publish(database: Database, manager_id: str, directory: Path) -> Published:
         DataError: the dataset holds something else or is damaged.
     """
     parts = plan_parts(database, manager_id)
+    decided = plan_decisions(database, manager_id)
     listed = _listed_keys(directory)
-    rows = added = 0
-    for part in parts:
-        if part.key not in listed:
-            count = _publish_part(database, manager_id, directory, part)
-            rows += count
-            added += count > 0
-    return Published(rows=rows, parts=added)
+    counts = [
+        _publish_part(directory, part.key, read_part(database, manager_id, part))
+        for part in parts
+        if part.key not in listed
+    ]
+    counts += [
+        _publish_part(directory, part.key, read_decisions(database, manager_id, part))
+        for part in decided
+        if part.key not in listed
+    ]
+    return Published(rows=sum(counts), parts=sum(count > 0 for count in counts))
 
 
 def to_comparison(submitted: Submitted, counter: TokenCounter) -> Comparison:
@@ -120,10 +127,10 @@ def _listed_keys(directory: Path) -> set[str]:
     return {part.key for file in manifest.files for part in file.parts}
 
 
-def _publish_part(database: Database, manager_id: str, directory: Path, part: PlannedPart) -> int:
+def _publish_part(directory: Path, key: str, submitted: Sequence[Submitted]) -> int:
     counter = WordCounter()
-    rows = [to_comparison(row, counter) for row in read_part(database, manager_id, part)]
-    batches = _by_split(part.key, rows)
+    rows = [to_comparison(row, counter) for row in submitted]
+    batches = _by_split(key, rows)
     if batches:
         publish_many(directory, batches, Comparison)
     return len(rows)

@@ -1,7 +1,7 @@
 """How well people agree, how fast they are, and which side they lean to. Pure."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -55,6 +55,8 @@ class AnnotatorSummary:
     """Choices for the response on the left; a half where position does not matter."""
     agrees: Proportion
     """Choices that the majority of the others made too, where there is one."""
+    agrees_with_reviewer: Proportion
+    """Choices that a reviewer made too, of those that one decided on."""
     late: int
     too_fast: Proportion
     """Annotations that came sooner than the batch's rules say that anybody can have read them."""
@@ -100,13 +102,19 @@ def pair_agreement(judged: Sequence[Judged]) -> list[PairAgreement]:
     ]
 
 
-def summarise_annotators(judged: Sequence[Judged]) -> list[AnnotatorSummary]:
-    """One row per person, those with the most annotations first."""
+def summarise_annotators(
+    judged: Sequence[Judged], decided: Mapping[int, int]
+) -> list[AnnotatorSummary]:
+    """One row per person, those with the most annotations first.
+
+    Args:
+        decided: item → the response that a reviewer's decision prefers, 0 or 1.
+    """
     by_item = _by_item(judged)
     by_person: dict[str, list[Judged]] = defaultdict(list)
     for j in judged:
         by_person[j.annotator].append(j)
-    rows = [_summarise(name, own, by_item) for name, own in by_person.items()]
+    rows = [_summarise(name, own, by_item, decided) for name, own in by_person.items()]
     return sorted(rows, key=lambda row: (-row.annotations, row.annotator))
 
 
@@ -133,15 +141,20 @@ def _by_item(judged: Sequence[Judged]) -> dict[int, list[Judged]]:
 
 
 def _summarise(
-    name: str, own: Sequence[Judged], by_item: dict[int, list[Judged]]
+    name: str,
+    own: Sequence[Judged],
+    by_item: dict[int, list[Judged]],
+    decided: Mapping[int, int],
 ) -> AnnotatorSummary:
     verdicts = [v for j in own if (v := _agrees(j, by_item[j.item_id])) is not None]
+    reviewed = [(j.preference < 0) == decided[j.item_id] for j in own if j.item_id in decided]
     return AnnotatorSummary(
         annotator=name,
         annotations=len(own),
         median_seconds=float(np.median([j.seconds for j in own])),
         prefers_a=proportion(sum(j.chose_a for j in own), len(own)),
         agrees=proportion(sum(verdicts), len(verdicts)),
+        agrees_with_reviewer=proportion(sum(reviewed), len(reviewed)),
         late=sum(j.late for j in own),
         too_fast=proportion(sum(j.too_fast for j in own), len(own)),
     )

@@ -9,8 +9,10 @@ from annotation_app.judgement import Judgement, safety_shown
 from annotation_app.ledger.access import NotAllowed, allow
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.rows import Done, View, messages_of, responses_of
-from annotation_app.ledger.schema import assignments, batches, items, submissions
+from annotation_app.ledger.schema import assignments, batches, grounds, items, submissions
 from data.errors import DataError
+
+DECIDED = "a reviewer has decided on this item; it is not edited any more"
 
 
 def recent(database: Database, person_id: str, limit: int = 20) -> list[Done]:
@@ -24,6 +26,7 @@ def recent(database: Database, person_id: str, limit: int = 20) -> list[Done]:
         allow(connection, person_id, "annotator")
         rows = connection.execute(
             select_submissions()
+            .add_columns(is_decided().label("decided"))
             .where(assignments.c.person_id == person_id)
             .order_by(submissions.c.sequence.desc())
             .limit(limit)
@@ -36,6 +39,7 @@ def recent(database: Database, person_id: str, limit: int = 20) -> list[Done]:
                 judgement=judgement_of(row),
                 revision=row.revision,
                 created_at=row.created_at,
+                decided=row.decided,
             )
             for row in rows
         ]
@@ -48,17 +52,21 @@ def open_for_edit(database: Database, person_id: str, assignment_id: str) -> Vie
 
     Raises:
         NotAllowed: an unknown or paused person, or somebody else's assignment.
-        DataError: it was never submitted.
+        DataError: it was never submitted, or a reviewer has decided on it.
     """
 
     def query(connection: Connection) -> View:
         allow(connection, person_id, "annotator")
         own_assignment(connection, person_id, assignment_id)
         row = connection.execute(
-            select_submissions().where(assignments.c.assignment_id == assignment_id)
+            select_submissions()
+            .add_columns(is_decided().label("decided"))
+            .where(assignments.c.assignment_id == assignment_id)
         ).one_or_none()
         if row is None:
             raise DataError("this item has no submission yet; there is nothing to edit")
+        if row.decided:
+            raise DataError(DECIDED)
         return view_of(connection, assignment_id, row.revision + 1, judgement_of(row))
 
     return database.read(query)
@@ -105,6 +113,11 @@ def select_submissions(every_revision: bool = False) -> Any:
         newer.c.revision > submissions.c.revision,
     )
     return query.where(~replaced)
+
+
+def is_decided() -> Any:
+    """The condition on `submissions` that a reviewer has decided on the annotation."""
+    return exists().where(grounds.c.assignment_id == submissions.c.assignment_id)
 
 
 def judgement_of(row: Any) -> Judgement:

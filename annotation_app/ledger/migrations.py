@@ -10,10 +10,12 @@ from annotation_app.ledger.schema import (
     batches,
     checks,
     conflicts,
+    decisions,
     demonstrations,
     evaluation_items,
     evaluation_ratings,
     events,
+    grounds,
     invitations,
     items,
     metadata,
@@ -65,6 +67,10 @@ def _add_qualifications(connection: Connection) -> None:
     metadata.create_all(connection, tables=(requirements, qualifications))
 
 
+def _add_decisions(connection: Connection) -> None:
+    metadata.create_all(connection, tables=(decisions, grounds))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     _create,
     _add_sign_in_and_publisher,
@@ -72,6 +78,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_demonstrations,
     _add_checks,
     _add_qualifications,
+    _add_decisions,
 )
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 

@@ -17,6 +17,7 @@ from annotation_app.ledger.rows import Response, messages_of, responses_of
 from annotation_app.ledger.schema import (
     assignments,
     batches,
+    decisions,
     items,
     people,
     publications,
@@ -98,8 +99,9 @@ class Waiting:
     """What is not planned yet."""
 
     submissions: int
+    """Decisions of reviewers count too."""
     oldest: float
-    """When the first of them was submitted; seconds since 1970, and the present for none."""
+    """When the first of them was made; seconds since 1970, and the present for none."""
 
 
 def waiting(database: Database, manager_id: str) -> Waiting:
@@ -114,8 +116,11 @@ def waiting(database: Database, manager_id: str) -> Waiting:
         planned, newest = _ends(connection)
         first = select(submissions.c.created_at).where(submissions.c.sequence > planned)
         oldest = connection.execute(first.order_by(submissions.c.sequence).limit(1)).scalar()
+        decided = select(func.count(), func.min(decisions.c.created_at)).where(is_unplanned())
+        count, since = connection.execute(decided).one()
+        times = [at for at in (oldest, since) if at is not None]
         now = database.clock()
-        return Waiting(submissions=newest - planned, oldest=now if oldest is None else oldest)
+        return Waiting(submissions=newest - planned + count, oldest=min(times, default=now))
 
     return database.read(query)
 
@@ -155,7 +160,7 @@ def read_part(database: Database, manager_id: str, part: PlannedPart) -> list[Su
             .where(submissions.c.sequence.between(part.first, part.last))
             .order_by(submissions.c.sequence)
         )
-        return [_submitted(row) for row in rows]
+        return [submitted_of(row) for row in rows]
 
     return database.read(query)
 
@@ -192,10 +197,15 @@ def read_in_force(
             .where(items.c.batch_id == batch_id, submissions.c.sequence <= last, ~replaced)
             .order_by(submissions.c.sequence)
         )
-        return [_submitted(row) for row in rows]
+        return [submitted_of(row) for row in rows]
 
     database.write(change)  # apart from the query, which would keep annotators waiting
     return database.read(query)
+
+
+def is_unplanned() -> Any:
+    """The condition that a decision is to be published and in no part yet."""
+    return decisions.c.part.is_(None) & decisions.c.chosen.is_not(None)
 
 
 def _select_submitted() -> Any:
@@ -225,7 +235,8 @@ def _ends(connection: Connection) -> tuple[int, int]:
     return planned, newest
 
 
-def _submitted(row: Any) -> Submitted:
+def submitted_of(row: Any) -> Submitted:
+    """From a row with columns of these names."""
     return Submitted(
         assignment_id=row.assignment_id,
         revision=row.revision,

@@ -123,6 +123,8 @@ class Done:
     judgement: Judgement
     revision: int
     created_at: float
+    decided: bool
+    """A reviewer has decided on the item: it is not edited any more."""
 
 
 @dataclass(frozen=True, kw_only=True)

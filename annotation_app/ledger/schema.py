@@ -276,3 +276,36 @@ qualifications = Table(
     Column("created_at", Double, nullable=False),
     sqlite_autoincrement=True,
 )
+
+# Since version 7.
+decisions = Table(
+    "decisions",
+    metadata,
+    # One writer at a time: the order of the commits.
+    Column("decision_id", Integer, primary_key=True),
+    Column("item_id", ForeignKey("items.item_id"), nullable=False),
+    # How many decisions on this item came before: so a second click makes no second one.
+    Column("number", Integer, nullable=False),
+    # The reviewer.
+    Column("person_id", ForeignKey("people.person_id"), nullable=False),
+    # 0 or 1: an index of items.responses. Null, like the strength: every opinion may stand.
+    Column("chosen", Integer),
+    Column("strength", String),
+    Column("safety_label", String),
+    Column("comment", Text, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    # The published part that it belongs to; null: not planned yet.
+    Column("part", Integer),
+    UniqueConstraint("item_id", "number"),
+    sqlite_autoincrement=True,
+)
+
+grounds = Table(
+    "grounds",
+    metadata,
+    # Which annotations, in which revision, a decision is based on.
+    Column("assignment_id", ForeignKey("assignments.assignment_id"), primary_key=True),
+    Column("decision_id", ForeignKey("decisions.decision_id"), primary_key=True),
+    Column("revision", Integer, nullable=False),
+)

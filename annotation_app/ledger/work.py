@@ -20,6 +20,7 @@ from annotation_app.ledger.access import allow, record
 from annotation_app.ledger.checks import check_kind, rules_of, select_checks
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.history import (
+    DECIDED,
     judgement_of,
     latest_revision,
     own_assignment,
@@ -36,7 +37,14 @@ from annotation_app.ledger.rows import (
     responses_of,
     reveals_model,
 )
-from annotation_app.ledger.schema import assignments, batches, conflicts, items, submissions
+from annotation_app.ledger.schema import (
+    assignments,
+    batches,
+    conflicts,
+    grounds,
+    items,
+    submissions,
+)
 from data.errors import DataError
 
 NAMES_ITS_MODEL = "a response names its model"
@@ -90,7 +98,8 @@ def submit(
 
     Raises:
         NotAllowed: an unknown or paused person, or somebody else's assignment.
-        DataError: a judgement that the domain does not allow, or a revision out of order.
+        DataError: a judgement that the domain does not allow, a revision out of order, or an edit
+            after a reviewer's decision.
         LedgerUnavailable: not committed; nothing was stored.
     """
 
@@ -106,6 +115,8 @@ def submit(
         stored = _submission(connection, assignment_id, revision)
         if stored is not None:
             return _repeated(connection, database.clock(), row, stored, said)
+        if revision and _is_decided(connection, assignment_id):
+            raise DataError(DECIDED)
         if revision != latest_revision(connection, assignment_id) + 1:
             raise DataError(f"revision {revision} does not follow the latest one; load it again")
         receipt = _store(connection, database.clock(), row, revision, said)
@@ -269,6 +280,11 @@ def _submission(connection: Connection, assignment_id: str, revision: int) -> An
         assignments.c.assignment_id == assignment_id, submissions.c.revision == revision
     )
     return connection.execute(query).one_or_none()
+
+
+def _is_decided(connection: Connection, assignment_id: str) -> bool:
+    query = select(grounds.c.decision_id).where(grounds.c.assignment_id == assignment_id)
+    return connection.execute(query.limit(1)).one_or_none() is not None
 
 
 def _repeated(

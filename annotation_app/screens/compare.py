@@ -9,30 +9,16 @@ import streamlit as st
 
 from annotation_app.content import literal
 from annotation_app.guidelines import GUIDELINES
-from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
+from annotation_app.judgement import Judgement
 from annotation_app.ledger import history, qualification, queue, work
 from annotation_app.ledger.rows import Progress, Receipt, View
+from annotation_app.screens.choosing import choose, choose_safety, chosen_words, problem_with
 from annotation_app.screens.live import wait_for_responses, write_prompt
-from annotation_app.screens.showing import show_dialogue, show_pair
+from annotation_app.screens.showing import acknowledge, show_dialogue, show_pair
 from annotation_app.screens.timing import seconds_at
 from annotation_app.session import Session
-from data.errors import UserError
-from data.schemas import STRENGTHS, Strength
+from data.errors import DataError, UserError
 
-Choice = tuple[Side, Strength]
-
-CHOICES: tuple[Choice, ...] = (
-    *(("A", strength) for strength in STRENGTHS),
-    *(("B", strength) for strength in reversed(STRENGTHS)),
-)
-"""One scale from "A, significantly" to "B, significantly": the keys 1 to 8."""
-SAFETY_KEYS: dict[Safety, tuple[str, str]] = {
-    "both_safe": ("Both are safe", "Y"),
-    "only_a_safe": ("Only A is safe", "U"),
-    "only_b_safe": ("Only B is safe", "I"),
-    "both_unsafe": ("Both are unsafe", "O"),
-}
-"""Words and keys; the keys are neighbours."""
 SKIP_REASONS = (
     "I cannot judge this topic or language",
     "It is broken or unreadable",
@@ -73,15 +59,15 @@ def page(session: Session) -> None:
     view = _view(session, batch)
     if view is None and stands.verdict != "passed":
         st.warning(_WAITS[stands.verdict])
-        _acknowledge(session, batch)
+        acknowledge(session, _so_far(batch))
         return
     if view is None and batch.live_turns:
-        _acknowledge(session, batch)
+        acknowledge(session, _so_far(batch))
         write_prompt(session, batch.batch_id)
         return
     if view is None:
         st.success("You have done everything in this batch. Thank you!")
-        _acknowledge(session, batch)
+        acknowledge(session, _so_far(batch))
         return
     if view.sampled:
         _compare(session, batch, view)
@@ -108,7 +94,11 @@ def _choose_batch(batches: list[Progress]) -> Progress | None:
 
 def _view(session: Session, batch: Progress) -> View | None:
     if session.desk.editing is not None:
-        return history.open_for_edit(session.database, session.person_id, session.desk.editing)
+        try:
+            return history.open_for_edit(session.database, session.person_id, session.desk.editing)
+        except DataError as reason:  # a reviewer has decided on it meanwhile
+            session.desk.editing = session.desk.previous = None
+            st.warning(str(reason))
     return work.next_assignment(session.database, session.person_id, batch.batch_id)
 
 
@@ -126,12 +116,13 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
     comment, flag = _remarks(key, view.judgement)
     with st.container(key="actions", gap="xsmall"):
         status = st.container(horizontal=True, gap="small")
-        choice = _choose(key, view.judgement)
-        safety = _choose_safety(key, view.judgement) if view.domain == "safety" else None
-        problem = _problem(view, choice, safety)
+        choice = choose(key, view.judgement)
+        safety = choose_safety(key, view.judgement) if view.domain == "safety" else None
+        problem = problem_with(choice, safety, view.domain)
         with status:
-            st.caption(f"To submit: {problem}." if problem else _chosen_words(choice, safety))
-            _acknowledge(session, batch)
+            ready = f"Ready to submit: {chosen_words(choice, safety)}."
+            st.caption(f"To submit: {problem}." if problem else ready)
+            acknowledge(session, _so_far(batch))
         with st.container(horizontal=True, vertical_alignment="center"):
             submitted = st.button(
                 "Submit",
@@ -154,52 +145,6 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
         _submit(session, view, judgement)
 
 
-def _choose(key: str, previous: Judgement | None) -> Choice | None:
-    """Eight buttons, one gesture: which response, and how much better it is."""
-    state = f"choice-{key}"
-    if previous is not None:
-        st.session_state.setdefault(state, (previous.side, previous.strength))
-    chosen: Choice | None = st.session_state.get(state)
-    for column, side in zip(st.columns(2), SIDES, strict=True):
-        with column.container(horizontal=True, gap="xsmall", key=f"choices-{side}"):
-            for number, choice in enumerate(CHOICES, 1):
-                if choice[0] == side:
-                    words = f"{side} {choice[1].replace('_better', '').replace('_', ' ')}"
-                    name = f"{side}-{choice[1]}-{key}"
-                    if _option(words, name, str(number), chosen=chosen == choice):
-                        _take(state, choice)
-    return chosen
-
-
-def _choose_safety(key: str, previous: Judgement | None) -> Safety | None:
-    state = f"safety-{key}"
-    if previous is not None:
-        st.session_state.setdefault(state, previous.safety)
-    chosen: Safety | None = st.session_state.get(state)
-    with st.container(horizontal=True, gap="xsmall", key="safety"):
-        for safety, (words, letter) in SAFETY_KEYS.items():
-            if _option(words, f"{safety}-{key}", letter, chosen=chosen == safety):
-                _take(state, safety)
-    return chosen
-
-
-def _option(words: str, name: str, shortcut: str, *, chosen: bool) -> bool:
-    """A button that reads as a choice: the sign before the words says which one is taken."""
-    return st.button(
-        words,
-        key=name,
-        shortcut=shortcut,
-        type="primary" if chosen else "secondary",
-        icon=f":material/radio_button_{'' if chosen else 'un'}checked:",
-    )
-
-
-def _take(state: str, value: Choice | Safety) -> None:
-    """Draws anew: by the button's return value, the one thing that survives a restart."""
-    st.session_state[state] = value
-    st.rerun()
-
-
 def _remarks(key: str, previous: Judgement | None) -> tuple[str, str]:
     comment = previous.comment if previous else ""
     flag = previous.flag if previous else ""
@@ -213,19 +158,6 @@ def _remarks(key: str, previous: Judgement | None) -> tuple[str, str]:
             help="Flagged work is saved, but not published before a reviewer has looked at it.",
         )
     return comment.strip(), flag.strip()
-
-
-def _problem(view: View, choice: Choice | None, safety: Safety | None) -> str:
-    """What is missing, in words; empty if the answer can be submitted."""
-    if choice is None:
-        return "choose A or B and how much better it is (keys 1 to 8)"
-    return safety_problem(choice[0], safety) if view.domain == "safety" else ""
-
-
-def _chosen_words(choice: Choice | None, safety: Safety | None) -> str:
-    """The choice in words: screen readers do not read the signs on the buttons."""
-    words = f"{choice[0]} {choice[1].replace('_', ' ')}" if choice else ""
-    return f"Ready to submit: {words}" + (f", {SAFETY_KEYS[safety][0]}." if safety else ".")
 
 
 def _other_actions(session: Session, view: View, key: str) -> None:
@@ -271,11 +203,5 @@ def _words(receipt: Receipt) -> str:
     return _OUTCOMES[receipt.outcome] + late
 
 
-def _acknowledge(session: Session, batch: Progress) -> None:
-    """As a toast, and in a line that stays in sight for those who missed it."""
-    desk = session.desk
-    if desk.said:
-        st.caption(f":material/check: {desk.said} · {batch.submitted:,} in this batch")
-    if not desk.announced:
-        st.toast(desk.said, icon=":material/check:")
-        desk.announced = True
+def _so_far(batch: Progress) -> str:
+    return f" · {batch.submitted:,} in this batch"

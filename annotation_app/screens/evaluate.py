@@ -5,7 +5,7 @@ import streamlit as st
 from annotation_app.content import literal
 from annotation_app.ledger import evaluations
 from annotation_app.ledger.evaluations import Kind, RatingView
-from annotation_app.screens.showing import show_dialogue, show_pair, show_text
+from annotation_app.screens.showing import acknowledge, show_dialogue, show_pair, show_text
 from annotation_app.screens.timing import seconds_at
 from annotation_app.session import Session
 from data.errors import UserError
@@ -41,7 +41,7 @@ def page(session: Session) -> None:
     view = evaluations.next_rating(session.database, session.person_id, KINDS[chosen])
     if view is None:
         st.info("There is nothing to rate for you. A manager adds items; then reload this page.")
-        _acknowledge(session)
+        acknowledge(session)
         return
     seconds = seconds_at(session, view.rating_id)
     raw = st.toggle("Raw text", key="raw evaluation", help="Every character as it stands")
@@ -52,7 +52,7 @@ def page(session: Session) -> None:
         with st.container(border=True):
             show_text(view.responses[0], raw=raw, key=view.rating_id)
     score = _choose(view)
-    _acknowledge(session)
+    acknowledge(session)
     with st.container(horizontal=True):
         submitted = st.button(
             "Submit",
@@ -102,12 +102,3 @@ def _save(session: Session, view: RatingView, score: int, seconds: float) -> Non
         return
     session.desk.say("Saved")
     st.rerun()
-
-
-def _acknowledge(session: Session) -> None:
-    desk = session.desk
-    if desk.said:
-        st.caption(f":material/check: {desk.said}")
-    if not desk.announced:
-        st.toast(desk.said, icon=":material/check:")
-        desk.announced = True

@@ -1,6 +1,6 @@
 """For managers: how far the batches are, how well people agree, flags, people, publishing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -10,6 +10,7 @@ import streamlit as st
 from annotation_app.importing import read_items
 from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.checks import Checked, checked
+from annotation_app.ledger.decisions import decided_choices
 from annotation_app.ledger.oversight import Judged
 from annotation_app.quality import (
     agreement,
@@ -17,7 +18,7 @@ from annotation_app.quality import (
     summarise_annotators,
     summarise_checks,
 )
-from annotation_app.screens import checks, evaluations, people, publishing, review
+from annotation_app.screens import adjudicate, checks, evaluations, people, publishing, review
 from annotation_app.session import Session
 from data.agreement import Agreement
 from data.schemas import DOMAINS
@@ -97,10 +98,13 @@ def _quality(session: Session) -> None:
         "Batch", list(counts), key="quality batch", default=next(iter(counts)), required=True
     )
     judged = oversight.judged(session.database, session.person_id, batch_id)
+    decided = decided_choices(session.database, session.person_id, batch_id)
     st.subheader("Agreement", anchor=False)
     st.markdown(_agreement_words(judged))
+    if decided:
+        st.caption(f"A reviewer has decided on {len(decided):,} items.")
     st.subheader("Annotators", anchor=False)
-    st.dataframe(pd.DataFrame(_annotator_rows(judged)), hide_index=True)
+    st.dataframe(pd.DataFrame(_annotator_rows(judged, decided)), hide_index=True)
     answers = checked(session.database, session.person_id, batch_id)
     if answers:
         st.subheader("Checks: first answers that were right", anchor=False)
@@ -116,7 +120,7 @@ def _quality(session: Session) -> None:
         )
 
 
-def _annotator_rows(judged: list[Judged]) -> list[dict[str, object]]:
+def _annotator_rows(judged: list[Judged], decided: Mapping[int, int]) -> list[dict[str, object]]:
     return [
         {
             "annotator": row.annotator,
@@ -124,10 +128,11 @@ def _annotator_rows(judged: list[Judged]) -> list[dict[str, object]]:
             "median seconds": round(row.median_seconds, 1),
             "prefers A": str(row.prefers_a),
             "agrees with the majority": str(row.agrees),
+            "agrees with a reviewer": str(row.agrees_with_reviewer),
             "late": row.late,
             "too fast": str(row.too_fast),
         }
-        for row in summarise_annotators(judged)
+        for row in summarise_annotators(judged, decided)
     ]
 
 
@@ -169,6 +174,7 @@ _SECTIONS: dict[str, Callable[[Session], None]] = {
     "Checks": checks.section,
     "Evaluation": evaluations.section,
     "Flags": review.section,
+    "Disagreements": adjudicate.section,
     "People": people.section,
     "Publish": publishing.section,
     "Audit": _audit,

@@ -7,6 +7,7 @@ import streamlit as st
 from annotation_app.content import visible
 from annotation_app.ledger import history
 from annotation_app.ledger.rows import Done
+from annotation_app.screens.choosing import chosen_words
 from annotation_app.session import Session
 
 
@@ -22,14 +23,15 @@ def page(session: Session) -> None:
 
 def _row(session: Session, done: Done) -> None:
     said = done.judgement
-    words = [f"{said.side} {said.strength.replace('_', ' ')}"]
-    words += [said.safety.replace("_", " ")] if said.safety else []
+    words = [chosen_words((said.side, said.strength), said.safety)]
     words += ["flagged"] if said.flag else []
     words += [f"revision {done.revision}"] if done.revision else []
     when = datetime.fromtimestamp(done.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     with st.container(border=True):
         st.text(visible(done.question)[:200])
         st.caption(" · ".join([*words, done.batch_id, when]))
-        if st.button("Edit", key=f"edit-{done.assignment_id}"):
+        if done.decided:
+            st.caption("A reviewer has decided on this item.")
+        elif st.button("Edit", key=f"edit-{done.assignment_id}"):
             session.desk.editing = done.assignment_id
             st.switch_page(st.session_state["compare_page"])

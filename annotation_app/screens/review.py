@@ -1,9 +1,10 @@
-"""For reviewers: what annotators flagged, which is not published before somebody has looked."""
+"""For reviewers: what annotators flagged or disagree on."""
 
 import streamlit as st
 
 from annotation_app.ledger import access, oversight
 from annotation_app.ledger.oversight import Flagged
+from annotation_app.screens import adjudicate
 from annotation_app.screens.showing import show_dialogue, show_pair, show_text
 from annotation_app.session import Session
 
@@ -12,7 +13,16 @@ def page(session: Session) -> None:
     """Draws the page; the ledger checks the role again."""
     access.find_person(session.database, session.person_id, "reviewer")
     st.title("Review", anchor=False)
-    section(session)
+    sections = {"Flags": section, "Disagreements": adjudicate.section}
+    chosen = st.segmented_control(
+        "Section",
+        list(sections),
+        key="review section",
+        default="Flags",
+        required=True,
+        label_visibility="collapsed",
+    )
+    sections[chosen](session)
 
 
 def section(session: Session) -> None:

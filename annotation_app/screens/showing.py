@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from annotation_app.content import parts_of, shortened, visible
+from annotation_app.session import Session
 from data.schemas import Message
 
 _STYLE = """
@@ -36,6 +37,16 @@ _AVATARS = {
 def apply_style() -> None:
     """Right-to-left texts, long words and the bar of actions that stays in sight."""
     st.html(_STYLE)
+
+
+def acknowledge(session: Session, more: str = "") -> None:
+    """What was saved: as a toast, and in a line that stays in sight for those who missed it."""
+    desk = session.desk
+    if desk.said:
+        st.caption(f":material/check: {desk.said}{more}")
+    if not desk.announced:
+        st.toast(desk.said, icon=":material/check:")
+        desk.announced = True
 
 
 def show_dialogue(messages: Sequence[Message], raw: bool) -> None:

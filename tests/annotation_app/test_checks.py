@@ -170,7 +170,7 @@ def test_what_comes_too_fast_is_said_and_counted(database: Database, clock: Cloc
         receipt = work.submit(database, "ann", view.assignment_id, 0, judgement())
         said.append(receipt.too_fast)
     assert said == [True, False, False]
-    (ann,) = summarise_annotators(oversight.judged(database, MANAGER, "b1"))
+    (ann,) = summarise_annotators(oversight.judged(database, MANAGER, "b1"), {})
     assert (ann.too_fast.value, ann.too_fast.n) == (pytest.approx(1 / 3), 3)
     edit = work.submit(database, "ann", view.assignment_id, 1, judgement(side="B"))
     assert not edit.too_fast  # it was read before

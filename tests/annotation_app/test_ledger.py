@@ -14,7 +14,16 @@ from annotation_app.ledger.access import NotAllowed
 from annotation_app.ledger.database import Database, LedgerUnavailable
 from annotation_app.ledger.migrations import MIGRATIONS, migrate
 from annotation_app.ledger.rows import NewItem, Response, View
-from annotation_app.ledger.schema import assignments, batches, conflicts, items, submissions
+from annotation_app.ledger.schema import (
+    assignments,
+    batches,
+    conflicts,
+    decisions,
+    grounds,
+    items,
+    submissions,
+    version,
+)
 from data.errors import ConfigError, DataError
 from data.schemas import Message
 from tests.annotation_app.conftest import MANAGER, Clock, item, judgement
@@ -307,6 +316,21 @@ def test_migrations_run_once_and_newer_ledgers_are_refused(database: Database) -
     with pytest.raises(DataError, match="update the toolkit"):
         Database(database.place)
     assert len(access.list_people(database, MANAGER)) == 4
+
+
+def test_a_ledger_of_the_version_before_is_brought_up_to_date(database: Database) -> None:
+    view = take(database, "ann")
+
+    def go_back(connection: Connection) -> None:
+        for table in (grounds, decisions):
+            table.drop(connection)
+        connection.execute(version.update().values(schema_version=6))
+
+    database.write(go_back)
+    newer = Database(database.place, database.clock)
+    work.submit(newer, "ann", view.assignment_id, 0, judgement())
+    assert [done.decided for done in history.recent(newer, "ann")] == [False]
+    newer.close()
 
 
 def test_bad_items_are_refused() -> None:

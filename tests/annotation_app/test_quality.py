@@ -41,7 +41,7 @@ def test_agreement_by_hand() -> None:
 def test_annotators_by_hand() -> None:
     rows = [judged(n, "ann", 3, seconds=float(n)) for n in (1, 2, 3)]
     rows += [judged(1, "ben", 2), judged(2, "ben", -2), judged(2, "cem", -4, late=True)]
-    ann, ben, cem = summarise_annotators(rows)
+    ann, ben, cem = summarise_annotators(rows, {})
     assert (ann.annotator, ann.annotations, ann.median_seconds) == ("ann", 3, 2.0)
     assert (ann.prefers_a.value, ben.prefers_a.value) == (1.0, 0.5)
     # ann: item 1 as ben; item 2 against both others; item 3 has nobody else
@@ -65,5 +65,5 @@ def test_kappa_of_a_pair_by_hand() -> None:
 
 def test_what_was_answered_too_fast_is_counted() -> None:
     rows = [judged(n, "ann", 3, too_fast=n < 2) for n in range(3)]
-    (ann,) = summarise_annotators(rows)
+    (ann,) = summarise_annotators(rows, {})
     assert (ann.too_fast.value, ann.too_fast.n) == (pytest.approx(2 / 3), 3)

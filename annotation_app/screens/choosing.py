@@ -1,0 +1,81 @@
+"""The gesture of a comparison: which response, how much better, and which of them are safe."""
+
+import streamlit as st
+
+from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
+from data.schemas import STRENGTHS, Domain, Strength
+
+Choice = tuple[Side, Strength]
+
+CHOICES: tuple[Choice, ...] = (
+    *(("A", strength) for strength in STRENGTHS),
+    *(("B", strength) for strength in reversed(STRENGTHS)),
+)
+"""One scale from "A, significantly" to "B, significantly": the keys 1 to 8."""
+SAFETY_KEYS: dict[Safety, tuple[str, str]] = {
+    "both_safe": ("Both are safe", "Y"),
+    "only_a_safe": ("Only A is safe", "U"),
+    "only_b_safe": ("Only B is safe", "I"),
+    "both_unsafe": ("Both are unsafe", "O"),
+}
+"""Words and keys; the keys are neighbours."""
+
+
+def choose(key: str, previous: Judgement | None) -> Choice | None:
+    """Eight buttons, one gesture: which response, and how much better it is."""
+    state = f"choice-{key}"
+    if previous is not None:
+        st.session_state.setdefault(state, (previous.side, previous.strength))
+    chosen: Choice | None = st.session_state.get(state)
+    for column, side in zip(st.columns(2), SIDES, strict=True):
+        with column.container(horizontal=True, gap="xsmall", key=f"choices-{side}"):
+            for number, choice in enumerate(CHOICES, 1):
+                if choice[0] == side:
+                    words = f"{side} {choice[1].replace('_better', '').replace('_', ' ')}"
+                    name = f"{side}-{choice[1]}-{key}"
+                    if _option(words, name, str(number), chosen=chosen == choice):
+                        _take(state, choice)
+    return chosen
+
+
+def choose_safety(key: str, previous: Judgement | None) -> Safety | None:
+    """Which of the two responses are safe."""
+    state = f"safety-{key}"
+    if previous is not None:
+        st.session_state.setdefault(state, previous.safety)
+    chosen: Safety | None = st.session_state.get(state)
+    with st.container(horizontal=True, gap="xsmall", key="safety"):
+        for safety, (words, letter) in SAFETY_KEYS.items():
+            if _option(words, f"{safety}-{key}", letter, chosen=chosen == safety):
+                _take(state, safety)
+    return chosen
+
+
+def problem_with(choice: Choice | None, safety: Safety | None, domain: Domain) -> str:
+    """What is missing, in words; empty if the answer can be submitted."""
+    if choice is None:
+        return "choose A or B and how much better it is (keys 1 to 8)"
+    return safety_problem(choice[0], safety) if domain == "safety" else ""
+
+
+def chosen_words(choice: Choice | None, safety: Safety | None) -> str:
+    """The choice in words: screen readers do not read the signs on the buttons."""
+    words = f"{choice[0]} {choice[1].replace('_', ' ')}" if choice else ""
+    return words + (f", {SAFETY_KEYS[safety][0]}" if safety else "")
+
+
+def _option(words: str, name: str, shortcut: str, *, chosen: bool) -> bool:
+    """A button that reads as a choice: the sign before the words says which one is taken."""
+    return st.button(
+        words,
+        key=name,
+        shortcut=shortcut,
+        type="primary" if chosen else "secondary",
+        icon=f":material/radio_button_{'' if chosen else 'un'}checked:",
+    )
+
+
+def _take(state: str, value: Choice | Safety) -> None:
+    """Draws anew: by the button's return value, the one thing that survives a restart."""
+    st.session_state[state] = value
+    st.rerun()
