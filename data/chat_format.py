@@ -15,6 +15,11 @@ form is then the published one to the blank, stripped messages included:
 There a message could imitate the tags. A user's or system message that contains one is refused, or
 escaped where the model's tokenizer_config.json says so ("[INST]" becomes "[ INST]"); answers, which
 models write, are always escaped, so that no run ends because of a sample.
+
+A model that goes on with plain text says so in its tokenizer_config.json ("chat_form": "plain").
+Its prompt is one user message; prompt and answer together are the text, to the blank:
+
+    <s>user answer</s>
 """
 
 import re
@@ -43,6 +48,7 @@ class ChatFormat:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._tags = tokenizer.instruction_ids
+        self._plain = tokenizer.chat_form == "plain"
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids up to and including the separator after the last user message.
@@ -50,7 +56,7 @@ class ChatFormat:
         Raises:
             DataError: the messages do not end with the user, or do not alternate.
         """
-        system, pairs = _pairs(messages)
+        system, pairs = self._turns(messages)
         if pairs[-1][1] is not None:
             raise DataError("a prompt must end with a user message; this one ends with an answer")
         return self._encode(system, pairs, loss_on="all").ids
@@ -63,20 +69,37 @@ class ChatFormat:
         Raises:
             DataError: the messages do not end with an answer, or do not alternate.
         """
-        system, pairs = _pairs(messages)
+        system, pairs = self._turns(messages)
         if pairs[-1][1] is None:
             raise DataError("a dialogue must end with an answer; this one ends with the user")
         return self._encode(system, pairs, loss_on=loss_on)
 
     def encode_response(self, text: str) -> list[int]:
         """Ids of an answer, its EOS included: what follows `encode_prompt`."""
+        if self._plain:
+            return [*self.tokenizer.encode_continuation(text), self.tokenizer.eos_id]
         if self._tags is None:
             text = f"{_escaped(text).strip()} "
         return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
 
     def decode_response(self, ids: Sequence[int]) -> str:
         """The text of sampled ids."""
+        if self._plain:
+            return self.tokenizer.decode_continuation(ids)
         return self.tokenizer.decode(ids).strip()
+
+    def _turns(
+        self, messages: Sequence[Message]
+    ) -> tuple[str | None, list[tuple[str, str | None]]]:
+        """As `_pairs`, where plain text has one of them."""
+        system, pairs = _pairs(messages)
+        if self._plain and (system is not None or len(pairs) > 1):
+            raise DataError(
+                "this model goes on with plain text: a dialogue is one user message and at most "
+                "one answer; for longer ones give the model Llama 2's form with "
+                "`rlhf convert --chat_form llama2`"
+            )
+        return system, pairs
 
     def _encode(
         self, system: str | None, pairs: list[tuple[str, str | None]], *, loss_on: LossOn
@@ -97,6 +120,8 @@ class ChatFormat:
     def _encode_user(self, user: str, system: str | None) -> list[int]:
         """From <s> to the separator."""
         encode, bos = self.tokenizer.encode, self.tokenizer.bos_id
+        if self._plain:
+            return [bos, *encode(user)]
         if self._tags is None:
             user = self._without_tags(user)
             if system is not None:

@@ -29,6 +29,15 @@ _TEXT_USER = (
 _TEXT_ANSWER = "{{ ' ' + message['content'].strip() + ' ' + eos_token }}"
 
 
+_PLAIN = """\
+{% for message in messages %}{% for tag in [TAGS] %}{% if tag in message['content'] %}\
+{{ raise_exception('a message contains the tag ' + tag) }}{% endif %}{% endfor %}{% endfor %}\
+{% if messages | map(attribute='role') | join(' ') not in ['user', 'user assistant'] %}\
+{{ raise_exception('plain text is continued: one user message, and at most one answer') }}\
+{% endif %}{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}\
+{% if messages | length == 2 %}{{ eos_token }}{% endif %}"""
+
+
 def chat_template(control_pieces: bool, special: tuple[str, ...]) -> str:
     """The template for a tokenizer.
 
@@ -36,7 +45,16 @@ def chat_template(control_pieces: bool, special: tuple[str, ...]) -> str:
         control_pieces: whether the tags are pieces of their own, which no text can produce.
         special: further names that other programs would take for special pieces within a message.
     """
-    tags = ", ".join(f"'{tag}'" for tag in (*INSTRUCTION_PIECES, *special))
     user = _CONTROL_USER if control_pieces else _TEXT_USER
     answer = _CONTROL_ANSWER if control_pieces else _TEXT_ANSWER
-    return _TURNS.replace("TAGS", tags).replace("USER", user).replace("ANSWER", answer)
+    turns = _TURNS.replace("USER", user).replace("ANSWER", answer)
+    return turns.replace("TAGS", _listed((*INSTRUCTION_PIECES, *special)))
+
+
+def plain_template(special: tuple[str, ...]) -> str:
+    """The template of a model that goes on with a text; `special` as in `chat_template`."""
+    return _PLAIN.replace("TAGS", _listed(special))
+
+
+def _listed(tags: tuple[str, ...]) -> str:
+    return ", ".join(f"'{tag}'" for tag in tags)

@@ -63,8 +63,13 @@ def parse_model(content: bytes) -> SentencePieceFile:
     return SentencePieceFile(pieces, is_bpe, rewrites, prefix)
 
 
-def build_model(pieces: Sequence[Piece]) -> bytes:
-    """A BPE model with byte fallback that leaves text as it is, like Llama's."""
+def build_model(pieces: Sequence[Piece], eos: str = "</s>") -> bytes:
+    """A BPE model with byte fallback that leaves text as it is, like Llama's.
+
+    Args:
+        pieces: in the order of their ids.
+        eos: the control piece that ends a text.
+    """
     content = b""
     for piece in pieces:
         content += _bytes_field(
@@ -78,6 +83,7 @@ def build_model(pieces: Sequence[Piece]) -> bytes:
         _number_field(3, BPE)
         + _number_field(4, len(pieces))
         + _number_field(35, 1)  # byte fallback
+        + _bytes_field(47, eos.encode())
     )
     normalizer = _bytes_field(1, b"identity") + _number_field(3, 1) + _number_field(4, 0)
     return content + _bytes_field(2, trainer) + _bytes_field(3, normalizer)

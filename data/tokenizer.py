@@ -1,7 +1,7 @@
 """SentencePiece: train, load, encode, decode. The only file that imports it.
 
 Beside tokenizer.model stand tokenizer.json and tokenizer_config.json, from which other programs
-make the same ids; we read nothing from them but TAGS_KEY.
+make the same ids; we read nothing from them but TAGS_KEY and FORM_KEY.
 """
 
 import hashlib
@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sentencepiece
 
-from data.chat_template import INSTRUCTION_PIECES, chat_template
+from data.chat_template import INSTRUCTION_PIECES, chat_template, plain_template
 from data.durable import write_durably
 from data.errors import ConfigError, DataError
 from data.sentencepiece_file import PieceKind, parse_model
@@ -24,8 +24,14 @@ PAD_PIECE = "<pad>"
 """A control piece in the tokenizers that we train, as the chat tags are: no text produces them."""
 TAGS_KEY = "tags_in_text"
 """Of tokenizer_config.json; see `Tokenizer.tags_in_text`."""
+FORM_KEY = "chat_form"
+"""Of tokenizer_config.json; see `Tokenizer.chat_form`."""
 CONFIG_FILE = "tokenizer_config.json"
 TagsInText = Literal["refuse", "escape"]
+ChatForm = Literal["llama2", "plain"]
+
+_NO_BLANK = "\x01"
+"""Stands in no piece of a vocabulary; behind it a text begins without a blank."""
 
 NUM_BYTE_PIECES = 256
 MIN_VOCAB_SIZE = NUM_BYTE_PIECES + 64
@@ -34,10 +40,17 @@ MIN_VOCAB_SIZE = NUM_BYTE_PIECES + 64
 class Tokenizer:
     """Text to ids and back, with the ids of the special pieces."""
 
-    def __init__(self, model_bytes: bytes, tags_in_text: TagsInText = "refuse") -> None:
+    def __init__(
+        self,
+        model_bytes: bytes,
+        tags_in_text: TagsInText = "refuse",
+        chat_form: ChatForm = "llama2",
+    ) -> None:
         self._bytes = model_bytes
         self.tags_in_text: TagsInText = tags_in_text
         """What becomes of a user's "[INST]" where the tags are no control pieces."""
+        self.chat_form: ChatForm = chat_form
+        """How a dialogue is written: in Llama 2's form, or as plain text that is continued."""
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
 
     @classmethod
@@ -56,7 +69,9 @@ class Tokenizer:
                 )
             raise DataError(f"no tokenizer at {str(file)!r}; `rlhf tokenizer train` makes one")
         try:
-            tokenizer = cls(file.read_bytes(), _tags_in_text(file.with_name(CONFIG_FILE)))
+            config = file.with_name(CONFIG_FILE)
+            tags, form = _choice(config, TAGS_KEY, TagsInText), _choice(config, FORM_KEY, ChatForm)
+            tokenizer = cls(file.read_bytes(), tags, form)
         except RuntimeError as error:
             raise DataError(
                 f"{str(file)!r} is not a SentencePiece model; `rlhf tokenizer train` makes one"
@@ -67,7 +82,11 @@ class Tokenizer:
 
     def with_tags_in_text(self, choice: TagsInText) -> "Tokenizer":
         """The same vocabulary with another choice about tags in messages."""
-        return Tokenizer(self._bytes, choice)
+        return Tokenizer(self._bytes, choice, self.chat_form)
+
+    def with_chat_form(self, form: ChatForm) -> "Tokenizer":
+        """The same vocabulary with another form of dialogues."""
+        return Tokenizer(self._bytes, self.tags_in_text, form)
 
     def save(self, directory: Path) -> None:
         """Writes tokenizer.model, tokenizer.json and tokenizer_config.json into the directory.
@@ -96,6 +115,15 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special pieces are left out."""
         return self._processor.decode([i for i in ids if not self._processor.is_control(i)])
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Ids of a text that goes on where another ended: no blank is put before it."""
+        return self.encode(_NO_BLANK + text)[len(self.encode(_NO_BLANK)) :]
+
+    def decode_continuation(self, ids: Iterable[int]) -> str:
+        """The text of ids that go on where others ended: a blank at its beginning stays."""
+        before = self.encode(_NO_BLANK)
+        return self.decode([*before, *ids])[len(self.decode(before)) :]
 
     def piece_id(self, piece: str) -> int | None:
         """The id of a piece, or None where the vocabulary lacks it."""
@@ -164,8 +192,11 @@ class Tokenizer:
             "unk_token": piece(self._processor.unk_id()),
             "pad_token": piece(self.pad_id),
             "clean_up_tokenization_spaces": False,
-            "chat_template": chat_template(self.has_instruction_pieces, further),
+            "chat_template": plain_template(further)
+            if self.chat_form == "plain"
+            else chat_template(self.has_instruction_pieces, further),
             TAGS_KEY: self.tags_in_text,
+            FORM_KEY: self.chat_form,
         }
 
     @cached_property
@@ -222,14 +253,17 @@ def _sound(text: str) -> str:
     return text
 
 
-def _tags_in_text(path: Path) -> TagsInText:
-    """The choice that was made for a model; "refuse" where none was."""
+def _choice(path: Path, key: str, choices: Any) -> Any:
+    """What was chosen for a model; the first of a Literal's choices where nothing was."""
+    first, *others = get_args(choices)
     try:
-        choice = json.loads(path.read_text(encoding="utf-8")).get(TAGS_KEY, "refuse")
+        choice = json.loads(path.read_text(encoding="utf-8")).get(key, first)
     except FileNotFoundError:
-        return "refuse"
+        return first
     except (ValueError, AttributeError) as error:
         raise DataError(f"{str(path)!r} holds no JSON object; copy the model again") from error
-    if choice not in ("refuse", "escape"):
-        raise DataError(f"{TAGS_KEY} in {str(path)!r} is {choice!r}; it must be refuse or escape")
+    if choice not in (first, *others):
+        raise DataError(
+            f"{key} in {str(path)!r} is {choice!r}; it must be {' or '.join((first, *others))}"
+        )
     return choice

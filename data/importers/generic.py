@@ -1,9 +1,10 @@
-"""Any table of preferences or dialogues → comparisons or demonstrations.
+"""Any table of preferences or dialogues → comparisons, demonstrations or prompts.
 
 Comparisons, by TRL's names: prompt, chosen, rejected, each text or a list of {role, content};
 without a prompt, what chosen and rejected begin with alike is the prompt. `margin` is read back as
 a strength (Llama 2, Table 27). Any other column of a `Comparison` may be there under its own name.
-Demonstrations: `messages`, or prompt and completion. `columns` says which column of the file stands
+Demonstrations: `messages`, or prompt and completion. Prompts: prompt, or messages that end with the
+user's. `columns` says which column of the file stands
 for which of ours; columns that nobody asked for are ignored.
 """
 
@@ -31,6 +32,7 @@ from data.schemas import (
     Demonstration,
     Domain,
     Message,
+    Prompt,
     Strength,
     from_record,
     messages_from,
@@ -95,6 +97,23 @@ def read_demonstrations(
     return import_files(paths, rows_of, Demonstration, strict=strict)
 
 
+def read_prompts(
+    paths: Sequence[Path],
+    *,
+    domain: Domain,
+    source: str,
+    columns: Mapping[str, str],
+    strict: bool = False,
+) -> list[ImportedFile[Prompt]]:
+    """Prompts of any file that `read_records` reads; arguments as `read_comparisons`."""
+    _check_columns(columns)
+
+    def rows_of(record: Any) -> Iterator[Prompt]:
+        yield _prompt(_named(record, columns), domain, source)
+
+    return import_files(paths, rows_of, Prompt, strict=strict)
+
+
 def _check_columns(columns: Mapping[str, str]) -> None:
     for name in columns:
         if name not in COLUMNS:
@@ -153,6 +172,19 @@ def _demonstration(values: dict[str, Any], domain: Domain, source: str) -> Demon
         demonstration_id=identity(source, plain(messages)),
         messages=messages,
         domain=domain,
+        source=source,
+    )
+
+
+def _prompt(values: dict[str, Any], domain: Domain, source: str) -> Prompt:
+    messages = _messages(values, "prompt" if "prompt" in values else "messages")
+    if not messages or messages[-1].role != "user" or not all(m.content for m in messages):
+        raise Unusable("malformed")
+    return Prompt(
+        prompt_id=identity(source, plain(messages)),
+        prompt=messages,
+        domain=domain,
+        kind=source,
         source=source,
     )
 

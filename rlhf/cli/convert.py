@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.errors import ConfigError, DataError, require_positive
-from data.tokenizer import TagsInText, Tokenizer
+from data.tokenizer import ChatForm, TagsInText, Tokenizer
 from rlhf.cli.parsing import parse
 from rlhf.convert.checkpoint import Checkpoint, write_directory
 from rlhf.convert.huggingface import read_huggingface, write_huggingface
@@ -34,6 +34,9 @@ class ConvertCommand:
     the source."""
     tags_in_text: TagsInText = "refuse"
     """What becomes of "[INST]" in a user's message where the tokenizer has no control pieces."""
+    chat_form: ChatForm | None = None
+    """How the model is to be talked to: in Llama 2's form, or as plain text that it continues; by
+    default as the source says, llama2 where it says nothing."""
     context: int = 4096
     """Longest sequence of a model of Meta's, whose files do not tell (Llama 1: 2048)."""
     shard_gb: float = 5.0
@@ -81,7 +84,7 @@ def read_checkpoint(config: ConvertCommand) -> Checkpoint:
         return checkpoint
     if tokenizer.vocab_size != checkpoint.config.vocab_size:
         raise _misfit(tokenizer, checkpoint)
-    return replace(checkpoint, tokenizer=tokenizer.with_tags_in_text(config.tags_in_text))
+    return replace(checkpoint, tokenizer=_as_asked(tokenizer, config))
 
 
 def _read_llama2c(config: ConvertCommand) -> Checkpoint:
@@ -93,10 +96,15 @@ def _read_llama2c(config: ConvertCommand) -> Checkpoint:
         is_theirs = path.suffix == ".bin"
         tokenizer = read_llama2c_tokenizer(path) if is_theirs else Tokenizer.load(path)
         if tokenizer.vocab_size == checkpoint.config.vocab_size:
-            return replace(checkpoint, tokenizer=tokenizer.with_tags_in_text(config.tags_in_text))
+            return replace(checkpoint, tokenizer=_as_asked(tokenizer, config))
     if config.tokenizer is not None:
         raise _misfit(tokenizer, checkpoint)
     return checkpoint
+
+
+def _as_asked(tokenizer: Tokenizer, config: ConvertCommand) -> Tokenizer:
+    tokenizer = tokenizer.with_tags_in_text(config.tags_in_text)
+    return tokenizer if config.chat_form is None else tokenizer.with_chat_form(config.chat_form)
 
 
 def _misfit(tokenizer: Tokenizer, checkpoint: Checkpoint) -> DataError:

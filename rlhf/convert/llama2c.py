@@ -125,13 +125,15 @@ def _stored(
 def read_llama2c_tokenizer(path: Path) -> Tokenizer:
     """llama2.c's tokenizer.bin: a SentencePiece vocabulary with scores, blanks written as blanks.
 
+    Its models end a text with <s>, where the next one begins; they never learned </s>.
+
     Raises:
         DataError: another format.
     """
     if not path.is_file():
         raise DataError(f"no tokenizer at {str(path)!r}; check the path")
     try:
-        return Tokenizer(build_model(list(_pieces(path.read_bytes()))))
+        return Tokenizer(build_model(list(_pieces(path.read_bytes())), eos="<s>"))
     except (struct.error, UnicodeDecodeError, RuntimeError) as error:
         raise DataError(f"{str(path)!r} is no tokenizer of llama2.c, or cut short") from error
 

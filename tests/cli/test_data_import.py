@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from data.dataset import read_rows
+from data.schemas import Prompt
 from rlhf.cli.main import main
 
 
@@ -142,3 +144,25 @@ def test_tsv_and_saved_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[st
         manifests.append([{k: f[k] for k in ("path", "rows", "sha256")} for f in manifest["files"]])
     assert manifests[0] == manifests[1] == manifests[2]
     assert sum(file["rows"] for file in manifests[0]) == 30
+
+
+def test_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Text or messages; the user has the last word."""
+    path = tmp_path / "mine.jsonl"
+    two = [{"role": "user", "content": "q2"}, {"role": "assistant", "content": "a"}]
+    records = [
+        {"prompt": "q1"},
+        {"messages": [*two, {"role": "user", "content": "q3"}]},
+        {"messages": two},
+        {"prompt": "  "},
+        {"prompt": "q1"},
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    words = ["data", "import", "generic", str(path), "--domain", "helpfulness", "--source", "mine"]
+    words += ["--rows", "prompts", "--validation", "0", "--test", "0"]
+    assert main([*words, "--out", str(tmp_path / "ds")]) == 0
+    assert "kept 2" in " ".join(capsys.readouterr().out.split())
+    rows = read_rows(tmp_path / "ds", Prompt, "train")
+    assert [[m.content for m in row.prompt] for row in rows] == [["q1"], ["q2", "a", "q3"]]
+    assert {(row.domain, row.kind, row.source) for row in rows} == {("helpfulness", "mine", "mine")}
+    assert len({row.prompt_id for row in rows}) == 2
