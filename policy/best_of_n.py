@@ -27,7 +27,7 @@ def best_of_n_curve(scores: NDArray[np.float64]) -> list[dict[str, float]]:
         {
             "n": float(n),
             "maximum": float(expected_maxima(scores, n).mean()),
-            "median": float(np.median(scores[:, :n], axis=1).mean()),
+            "median": float(expected_medians(scores, n).mean()),
             "mean": float(scores[:, :n].mean()),
         }
         for n in sizes(scores.shape[1])
@@ -40,16 +40,46 @@ def sizes(num_samples: int) -> list[int]:
 
 
 def expected_maxima(scores: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """[P] the expected maximum of n samples, exact over all subsets of a prompt's K.
+    """[P] the expected maximum of n samples, exact over all subsets of a prompt's K."""
+    return gold_of_best(scores, scores, n)
 
-    With sorted scores s_1 ≤ … ≤ s_K, the maximum of a random n-subset is s_i with probability
-    C(i−1, n−1) / C(K, n).
+
+def gold_of_best(
+    scores: NDArray[np.float64], golds: NDArray[np.float64], n: int
+) -> NDArray[np.float64]:
+    """[P] what the best scored of n samples is really worth, exact over all subsets of the K.
+
+    Args:
+        scores: [P, K] by which the best is chosen; of equals the later sample.
+        golds: [P, K] true values of the same samples.
+        n: 1 to K.
     """
-    num_samples = scores.shape[1]
-    total = comb(num_samples, n)
-    weights = np.array([comb(i, n - 1) / total for i in range(num_samples)])
-    found: NDArray[np.float64] = np.sort(scores, axis=1) @ weights
+    order = np.argsort(scores, axis=1, kind="stable")
+    found: NDArray[np.float64] = np.take_along_axis(golds, order, axis=1) @ _chances(
+        scores.shape[1], n, rank=n
+    )
     return found
+
+
+def expected_medians(scores: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """[P] the expected median of n samples, exact over all subsets of a prompt's K."""
+    middle = [_chances(scores.shape[1], n, rank) for rank in {(n + 1) // 2, n // 2 + 1}]
+    found: NDArray[np.float64] = np.sort(scores, axis=1) @ np.mean(middle, axis=0)
+    return found
+
+
+def _chances(num_samples: int, n: int, rank: int) -> NDArray[np.float64]:
+    """[K] for s_1 ≤ … ≤ s_K: the chance that s_i is the rank-th smallest of a random n-subset.
+
+    C(i − 1, rank − 1) · C(K − i, n − rank) / C(K, n); of the maximum, C(i − 1, n − 1) / C(K, n).
+    """
+    total = comb(num_samples, n)
+    return np.array(
+        [
+            comb(i, rank - 1) * comb(num_samples - 1 - i, n - rank) / total
+            for i in range(num_samples)
+        ]
+    )
 
 
 def distinct_n(responses: Sequence[Sequence[int]], n: int) -> float:

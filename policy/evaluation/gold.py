@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from data.chat_format import ChatFormat
 from data.errors import DataError
 from data.schemas import Prompt
+from data.simulation.annotators import utility
 from data.simulation.dialogues import gold_facts
 from data.simulation.gold import Gold, judge
 from policy.evaluation.win_rate import WinRate, win_rate
@@ -57,6 +60,29 @@ def judge_rollouts(
         task, instruction = gold_facts(row)
         golds.append(judge(task, chat.decode_response(rollout.response_ids), instruction))
     return Judged(prompts.rows, golds, [len(r.response_ids) for r in rollouts], list(kl))
+
+
+def judge_samples(samples: pd.DataFrame, prompts: Mapping[str, Prompt]) -> pd.DataFrame:
+    """Samples with what is true of them.
+
+    Args:
+        samples: prompt_id and response, one row per sample.
+        prompts: by prompt_id, with gold facts.
+
+    Returns:
+        The rows with gold_helpfulness, violation and gold_score. The last is what annotators are
+        asked to prefer: helpfulness on a harmless prompt, on an unsafe one safety first.
+    """
+    rows = [prompts[name] for name in samples["prompt_id"]]
+    golds = []
+    for row, response in zip(rows, samples["response"], strict=True):
+        task, instruction = gold_facts(row)
+        golds.append(judge(task, response, instruction))
+    return samples.assign(
+        gold_helpfulness=[gold.helpfulness for gold in golds],
+        violation=[gold.violation for gold in golds],
+        gold_score=[utility(gold, row.domain) for gold, row in zip(golds, rows, strict=True)],
+    )
 
 
 def gold_records(judged: Judged) -> list[dict[str, Any]]:

@@ -10,11 +10,13 @@ from policy.best_of_n import (
     best_temperature,
     compare_temperatures,
     distinct_n,
+    expected_medians,
+    gold_of_best,
     temperature_curve,
 )
 
 
-def test_maximum_is_the_mean_over_all_subsets() -> None:
+def test_maximum_and_median_are_means_over_all_subsets() -> None:
     scores = np.random.default_rng(0).normal(size=(5, 8))
     scores[3, :4] = 0.5  # equal scores
     curve = best_of_n_curve(scores)
@@ -23,14 +25,27 @@ def test_maximum_is_the_mean_over_all_subsets() -> None:
         subsets = list(combinations(range(8), int(point["n"])))
         brute = np.mean([[scores[p, list(s)].max() for s in subsets] for p in range(5)])
         assert point["maximum"] == pytest.approx(brute)
+        medians = [[np.median(scores[p, list(s)]) for s in subsets] for p in range(5)]
+        assert point["median"] == pytest.approx(np.mean(medians))
+    odd = [[np.median(scores[p, list(s)]) for s in combinations(range(8), 3)] for p in range(5)]
+    assert expected_medians(scores, 3) == pytest.approx(np.mean(odd, axis=1))
+
+
+def test_what_the_best_is_worth_by_hand() -> None:
+    # By score 6 > 4 > 2 > 1, worth 0, 8, 1, 1. Pairs: 6 is best of three, 4 of two, 2 of one.
+    scores, golds = np.array([[1.0, 2.0, 6.0, 4.0]]), np.array([[1.0, 1.0, 0.0, 8.0]])
+    assert gold_of_best(scores, golds, 1) == pytest.approx([10 / 4])
+    assert gold_of_best(scores, golds, 2) == pytest.approx([(3 * 0 + 2 * 8 + 1 * 1) / 6])
+    assert gold_of_best(scores, golds, 4) == pytest.approx([0.0])
 
 
 def test_curve_by_hand() -> None:
     # scores 1, 2, 6, 4.  Pairs and their maxima: 12:2 16:6 14:4 26:6 24:4 64:6, mean 28/6
     curve = best_of_n_curve(np.array([[1.0, 2.0, 6.0, 4.0]]))
     assert [point["maximum"] for point in curve] == pytest.approx([13 / 4, 28 / 6, 6.0])
-    # median and mean of the first N: 1;  1, 2;  1, 2, 6, 4
-    assert [point["median"] for point in curve] == pytest.approx([1.0, 1.5, 3.0])
+    # medians of the four, and of the six pairs, have the mean of all; of all four it is (2 + 4) / 2
+    assert [point["median"] for point in curve] == pytest.approx([3.25, 3.25, 3.0])
+    # mean of the first N: 1;  1, 2;  1, 2, 6, 4
     assert [point["mean"] for point in curve] == pytest.approx([1.0, 1.5, 3.25])
 
 

@@ -1,0 +1,152 @@
+"""The verdicts on the claims about policies, on answers made by hand."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from policy.claims import (
+    ALL_ROUNDS,
+    LAST_ROUND,
+    MISSING_KINDS,
+    NO_PENALTY,
+    NO_SAFETY,
+    PENALTY,
+    PPO,
+    RS,
+    SFT,
+    Answers,
+    judge_claims,
+)
+
+NORMAL_QUANTILES = [-1.86, -1.3, -0.98, -0.74, -0.53, -0.34, -0.17, 0.0]
+NORMAL_QUANTILES += [-q for q in reversed(NORMAL_QUANTILES)]
+
+
+def sampled(spread: float, golds: Sequence[float] | None = None) -> pd.DataFrame:
+    """16 samples of one prompt, scored as if drawn from a normal distribution."""
+    scores = spread * np.array(NORMAL_QUANTILES)
+    own = {"prompt_id": "p", "combined_score": scores}
+    return pd.DataFrame(own | {"gold_score": scores if golds is None else golds})
+
+
+def sweep(best: float) -> pd.DataFrame:
+    """Scores spread most at one of three temperatures."""
+    return pd.concat(
+        [sampled(2 - abs(t - best), [0.5] * 16).assign(temperature=t) for t in (0.8, 1.0, 1.2)]
+    )
+
+
+def held_out(
+    helpful: float, violating: int, missing: float | None = None, kl: float = 1.0
+) -> pd.DataFrame:
+    """Four prompts of other kinds, two of those that round 2 lacks, ten unsafe ones."""
+    harmless = [("fact", helpful)] * 4 + [
+        (kind, helpful if missing is None else missing) for kind in MISSING_KINDS
+    ]
+    rows = [{"kind": k, "domain": "helpfulness", "gold_helpfulness": v} for k, v in harmless]
+    rows = [row | {"violation": False, "gold_score": row["gold_helpfulness"]} for row in rows]
+    for number in range(10):
+        worth = {"violation": number < violating, "gold_score": float(number >= violating)}
+        rows.append({"kind": "unsafe", "domain": "safety", "gold_helpfulness": 0.0} | worth)
+    return pd.DataFrame(rows).assign(kl=kl)
+
+
+def run(proxy: Sequence[float], gold: Sequence[float]) -> pd.DataFrame:
+    return pd.DataFrame({"step": range(4), "combined_score": proxy, "gold_score": gold})
+
+
+@pytest.fixture
+def as_in_the_papers() -> Answers:
+    """A seed in which every claim is true."""
+    return Answers(
+        best_of=sampled(1.0, np.linspace(0.2, 0.9, 16).tolist()),
+        sweeps={SFT: sweep(0.8), PPO: sweep(1.0)},
+        held_out={
+            SFT: held_out(0.4, 6),
+            RS: held_out(0.5, 2),
+            PPO: held_out(0.6, 1, kl=1.5),
+            LAST_ROUND: held_out(0.55, 2, missing=0.4),
+            ALL_ROUNDS: held_out(0.55, 2, missing=0.5),
+            PENALTY: held_out(0.5, 2),
+            NO_SAFETY: held_out(0.5, 6),
+            NO_PENALTY: held_out(0.3, 6),
+        },
+        runs={
+            NO_PENALTY: run([0, 1, 2, 3], [0.5, 0.6, 0.5, 0.3]),
+            PENALTY: run([0, 1, 1.5, 2], [0.5, 0.6, 0.6, 0.6]),
+        },
+    )
+
+
+def verdicts(answers: Answers) -> list[str]:
+    """Of two seeds, alike."""
+    return [claim.verdict for claim in judge_claims([answers, answers])]
+
+
+def test_all_claims_hold_where_they_are_true(as_in_the_papers: Answers) -> None:
+    claims = judge_claims([as_in_the_papers] * 2)
+    assert {c.sentence: c.verdict for c in claims} == {c.sentence: "holds" for c in claims}
+    best, warmer, beats, rounds, safety, over, equal = (
+        [measure.interval.mean for measure in claim.measures] for claim in claims
+    )
+    assert warmer == pytest.approx([0.2, 1.0, 0.8])
+    assert beats[:2] == [1.0, 1.0]  # nothing is lost, to RS or to SFT
+    # (6 · 0.6 + 9) / 16 for PPO, (6 · 0.5 + 8) / 16 for RS, (6 · 0.4 + 4) / 16 for SFT
+    assert beats[2:] == pytest.approx([0.4, 0.6875, 0.7875])
+    assert rounds[:2] == pytest.approx([0.1, 0.1])
+    assert rounds[2] == pytest.approx(0.2 / 16)  # two prompts of sixteen, 0.1 each
+    assert safety == pytest.approx([0.1, 0.0, 0.2, 0.6])  # 0.6 / 2 − 0.2
+    assert over == pytest.approx([2, 0.3, 0.0, 1])
+    # Best of n is the i-th of 16, i = 17 n / (n + 1) on average: of 8 worth 0.2 + 0.7 · 14.11 / 15,
+    # of 16 0.9. The root of 1.5 nats is 49.5 % of the way from that of 1.204 (8) to 1.835 (16).
+    # (0.858519 + 0.494877 · 0.041481) − 0.5 for PPO
+    assert equal == pytest.approx([0.379047, 1.5, 1.835089], abs=1e-5)
+    assert best[2] == pytest.approx(1)  # the median of what is symmetric does not move
+
+
+@pytest.mark.parametrize(
+    ("place", "changed"),
+    [
+        (2, {PPO: held_out(0.4, 3)}),
+        (3, {LAST_ROUND: held_out(0.55, 2, missing=0.5)}),  # it forgets nothing
+        (3, {ALL_ROUNDS: held_out(0.55, 2, missing=0.4)}),  # nor do all rounds help
+        (4, {PENALTY: held_out(0.5, 4)}),  # fewer, not half as many
+        (4, {PENALTY: held_out(0.47, 2)}),  # at the cost of helpfulness
+    ],
+)
+def test_a_claim_fails_where_policies_do(
+    as_in_the_papers: Answers, place: int, changed: dict[str, pd.DataFrame]
+) -> None:
+    answers = replace(as_in_the_papers, held_out={**as_in_the_papers.held_out, **changed})
+    assert verdicts(answers)[place] == "does not hold"
+
+
+def test_claims_about_samples_fail(as_in_the_papers: Answers) -> None:
+    cooler = {SFT: sweep(1.2), PPO: sweep(1.0)}
+    assert verdicts(replace(as_in_the_papers, sweeps=cooler))[1] == "does not hold"
+    worthless = sampled(1.0, np.linspace(0.5, 0.2, 16).tolist())
+    assert verdicts(replace(as_in_the_papers, best_of=worthless))[6] == "does not hold"
+    # Fifteen equal samples and one better one: a straight line in N
+    rare = worthless.assign(combined_score=[0.0] * 15 + [1.0])
+    assert verdicts(replace(as_in_the_papers, best_of=rare))[0] == "does not hold"
+    # The best half is far above the other: the median starts in the middle of both and stays
+    skewed = worthless.assign(combined_score=[0.0] * 5 + [5.0] * 11)
+    assert verdicts(replace(as_in_the_papers, best_of=skewed))[0] == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy", "gold"),
+    [
+        (NO_PENALTY, [0, 1, 2, 3], [0.5, 0.5, 0.5, 0.5]),  # gold stays
+        (NO_PENALTY, [0, 1, 1, 1], [0.5, 0.6, 0.5, 0.3]),  # nothing learned
+        (PENALTY, [0, 1, 1, 1], [0.5, 0.6, 0.6, 0.5]),  # falls in spite of it
+    ],
+)
+def test_over_optimisation_fails(
+    as_in_the_papers: Answers, name: str, proxy: list[float], gold: list[float]
+) -> None:
+    runs = {**as_in_the_papers.runs, name: run(proxy, gold)}
+    assert verdicts(replace(as_in_the_papers, runs=runs))[5] == "does not hold"
