@@ -213,11 +213,15 @@ def test_refused_before_anything_is_written(
 
 
 def killed_when(due: Callable[[], bool], argv: list[str]) -> None:
-    """`kill -9` of a command of its own as soon as something is there."""
+    """`kill -9` of a command of its own as soon as something is there.
+
+    It runs on one core, hence in one thread as this process does: sums then keep their order.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "rlhf.cli.main", "rejection-sampling", *argv],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}),
     )
     deadline = time.monotonic() + 200
     try:
