@@ -107,13 +107,10 @@ class _Decoder:
         if not admitted:
             return
         unique: dict[tuple[int, ...], int] = {}
-        rows = [unique.setdefault(tuple(s.prompt_ids), len(unique)) for s in admitted.values()]
-        tokens = torch.zeros(len(unique), max(map(len, unique)), dtype=torch.long)
-        for row, ids in enumerate(unique):
-            tokens[row, : len(ids)] = torch.tensor(ids)
-        lengths = self._tensor([len(ids) for ids in unique])
-        slots, state, samples = self._tensor(list(admitted)), self.state, admitted.values()
-        logits = self.model.prefill(tokens.to(self.device), lengths, slots, self._tensor(rows))
+        samples = admitted.values()
+        rows = [unique.setdefault(tuple(s.prompt_ids), len(unique)) for s in samples]
+        logits = self.model.prefill(list(unique), list(admitted), rows)
+        slots, state = self._tensor(list(admitted)), self.state
         streams = [uniform_stream(self.seed, s.stream, state.uniforms.shape[1]) for s in samples]
         state.uniforms[slots] = torch.from_numpy(np.stack(streams)).to(self.device)
         state.offsets[slots] = self._tensor([len(s.prompt_ids) - 1 for s in samples])

@@ -6,9 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data.errors import ConfigError
+
+CHUNK = 64
+"""Tokens whose probabilities are added up first."""
+
+BELOW_ONE = 1 - 2**-23
+"""Times any float32 number it is a smaller one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +73,29 @@ def sample(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Sampled:
     if config.temperature == 0:
         tokens = logits.argmax(dim=-1)
         return Sampled(tokens, _chosen(logits, tokens) - logits.logsumexp(dim=-1))
-    probs = _truncate(logits / config.temperature, config).softmax(dim=-1)
-    cumulative = probs.cumsum(dim=-1)
-    # The sum may miss 1 by rounding; scaling the uniform keeps it below the last entry.
-    target = uniforms[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    tokens.clamp_(max=logits.shape[1] - 1)
+    scaled = logits if config.temperature == 1 else logits / config.temperature
+    probs = _truncate(scaled, config).softmax(dim=-1)
+    tokens = _inverse_of_cumulative(probs, uniforms)
     return Sampled(tokens, _chosen(probs, tokens).log())
+
+
+def _inverse_of_cumulative(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """[S] the first token whose cumulative probability exceeds the uniform number.
+
+    Sums of chunks lead to the chunk, so that only one chunk needs its cumulative sums.
+    """
+    if probs.shape[1] % CHUNK:
+        probs = F.pad(probs, (0, -probs.shape[1] % CHUNK))
+    chunks = probs.view(len(probs), -1, CHUNK)
+    ends = chunks.sum(dim=-1).cumsum(dim=-1)
+    # Sums miss 1 by rounding; a fraction below 1 of what they are never leads to an impossible one.
+    target = uniforms[:, None].clamp(max=BELOW_ONE) * ends[:, -1:]
+    chunk = torch.searchsorted(ends, target, right=True)
+    begins = F.pad(ends, (1, 0))
+    begin, end = begins.gather(1, chunk), ends.gather(1, chunk)
+    within = chunks[torch.arange(len(probs), device=probs.device), chunk[:, 0]].cumsum(dim=-1)
+    rest = ((target - begin) / (end - begin)).clamp_(max=BELOW_ONE) * within[:, -1:]
+    return (chunk * CHUNK + torch.searchsorted(within, rest, right=True)).squeeze(1)
 
 
 def uniform_stream(seed: int, stream: int, length: int) -> np.ndarray:

@@ -24,9 +24,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.dim, config.ffn_dim, bias=False)
-        self.up_proj = Linear(config.dim, config.ffn_dim, bias=False)
-        self.down_proj = Linear(config.ffn_dim, config.dim, bias=False)
+        self.gate_proj = Linear(config.dim, config.ffn_dim)
+        self.up_proj = Linear(config.dim, config.ffn_dim)
+        self.down_proj = Linear(config.ffn_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, dim] → [N, dim]."""

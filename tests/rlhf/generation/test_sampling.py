@@ -101,6 +101,25 @@ def test_frequencies() -> None:
     assert chisquare(counts, np.array(PROBABILITIES) * 20_000).pvalue > 0.001
 
 
+def test_frequencies_in_a_vocabulary_of_several_chunks() -> None:
+    """150 tokens, the last chunk of 64 not full; likely ones, rare ones and impossible ones."""
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(150, generator=generator).mul(2)
+    logits[60:70] = logits[140:] = -torch.inf
+    draws = 200_000
+    uniforms = torch.rand(draws, generator=generator)
+    found = sample(logits.expand(draws, 150), uniforms, SamplingConfig())
+    counts = np.bincount(found.tokens.numpy(), minlength=150)
+    possible = logits.isfinite().numpy()
+    assert not counts[~possible].any()
+    expected = logits.double().softmax(0).numpy()[possible] * draws
+    assert chisquare(counts[possible], expected).pvalue > 0.001
+    # the same tokens as by cumulative sums over the whole vocabulary
+    whole = logits.double().softmax(0).cumsum(0)
+    plain = torch.searchsorted(whole, uniforms.double(), right=True)
+    assert (found.tokens == plain).float().mean() > 0.9999  # ties by rounding
+
+
 def test_rows_are_independent_of_each_other() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(6, 30, generator=generator)

@@ -9,11 +9,12 @@ from torch.testing import assert_close
 
 from rlhf.model.cached import CachedModel
 from rlhf.model.heads import LanguageModel
+from rlhf.model.kv_cache import BLOCK
 from rlhf.model.linear import linear
 from tests.tiny_models import random_tokens, small_language_model
 
 close = partial(assert_close, atol=1e-5, rtol=0.0)
-CAPACITY = 20
+CAPACITY = 2 * BLOCK + 8
 
 
 @pytest.fixture(scope="module", params=[6, 2, 1], ids=["MHA", "GQA", "MQA"])
@@ -31,22 +32,19 @@ def prefilled(
 ) -> tuple[CachedModel, Tensor]:
     """The prompt of each row goes into the slot beside it; and the logits of that."""
     cached = CachedModel(model, len(slots), CAPACITY)
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    tokens = torch.full((len(prompts), int(lengths.max())), 5)  # the padding is an ordinary id
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-    return cached, cached.prefill(tokens, lengths, torch.tensor(slots), torch.tensor(rows))
+    return cached, cached.prefill([prompt.tolist() for prompt in prompts], slots, rows)
 
 
 @torch.no_grad()
 def test_cached_is_uncached(model: LanguageModel) -> None:
-    prompts = [random_tokens(length, seed=length) for length in (3, 11, 7)]
+    """Sequences of one block, at the edge of a block, and of three."""
+    lengths = torch.tensor([3, BLOCK - 2, 2 * BLOCK - 1])
+    prompts = [random_tokens(length, seed=length) for length in lengths.tolist()]
     rest = random_tokens(3, 6, seed=99)
     cached, first = prefilled(model, prompts, rows=[0, 1, 2], slots=[0, 1, 2])
     found = [first]
     for step in range(6):
-        positions = torch.tensor([3, 11, 7]) + step
-        found.append(cached.decode(rest[:, step], positions, length=12 + step))
+        found.append(cached.decode(rest[:, step], lengths + step, length=2 * BLOCK + step))
     for row, prompt in enumerate(prompts):
         expected = whole(model, torch.cat((prompt, rest[row])))[len(prompt) - 1 :]
         assert expected.std() > 0.5
@@ -80,8 +78,7 @@ def test_a_slot_is_used_again(model: LanguageModel) -> None:
     """What the former sequence left behind the new one is out of reach."""
     long, short = random_tokens(12, seed=3), random_tokens(4, seed=4)
     cached, _ = prefilled(model, [long, long], rows=[0, 1], slots=[0, 1])
-    rows = torch.tensor([0])
-    cached.prefill(short[None], torch.tensor([4]), slots=rows, rows=rows)
+    cached.prefill([short.tolist()], slots=[0], rows=[0])
     logits = cached.decode(torch.tensor([7, 8]), torch.tensor([4, 12]), length=13)
     close(logits[0], whole(model, torch.cat((short, torch.tensor([7]))))[-1])
     close(logits[1], whole(model, torch.cat((long, torch.tensor([8]))))[-1])
@@ -95,5 +92,6 @@ def test_linear_is_a_matrix_product(dtype: torch.dtype) -> None:
     expected = torch.einsum("btd,vd->btv", x.double(), weight.double())
     found = linear(x, weight)
     assert found.dtype == dtype
+    assert_close(linear(x, weight, added=found), found + found)
     # sums of 24 products of size 1: bf16 keeps eight bits of a result of size 5 to 20
     close(found.double(), expected, atol=0.07 if dtype == torch.bfloat16 else 1e-5)
