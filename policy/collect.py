@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from data.chat_format import ChatFormat
 from data.errors import ConfigError, require_not_negative
@@ -83,13 +84,7 @@ def simulate_comparisons(
     """
     rng = random.Random(f"collect-{config.seed}-{config.batch}")
     clock = BEGINNING
-    for row, first, second in zip(prompts.rows, *rollouts, strict=True):
-        texts = (
-            chat.decode_response(first.response_ids),
-            chat.decode_response(second.response_ids),
-        )
-        if texts[0] == texts[1] or not all(texts):
-            continue
+    for row, texts in _distinct(prompts, rollouts, chat):
         pair = _Pair(row, texts, _guidelines(row, config, rng))
         order = rng.sample((0, 1), 2)  # which variant is shown first
         for annotator in assign(annotators, config.overlap, rng):
@@ -98,6 +93,45 @@ def simulate_comparisons(
             clock += timedelta(seconds=judgement.seconds)
             chosen = order[0] if judgement.prefers_first else order[1]
             yield _comparison(pair, chosen, judgement, variants, chat, annotator, clock, config)
+
+
+def pairs_to_compare(
+    prompts: PromptSet,
+    rollouts: tuple[Sequence[Rollout], Sequence[Rollout]],
+    variants: tuple[Variant, Variant],
+    chat: ChatFormat,
+) -> Iterator[tuple[Domain, dict[str, Any]]]:
+    """The same pairs for people, each as the annotation app reads it, and under which guidelines.
+
+    Args:
+        rollouts: one response per prompt from each variant.
+    """
+    for row, texts in _distinct(prompts, rollouts, chat):
+        item: dict[str, Any] = {
+            "name": row.prompt_id,
+            "prompt": [vars(message) for message in row.prompt],
+            "source": row.source,
+        }
+        for side, (variant, text) in enumerate(zip(variants, texts, strict=True), start=1):
+            item[f"response_{side}"] = text
+            item[f"model_{side}"] = variant.name
+            item[f"temperature_{side}"] = variant.temperature
+        yield row.domain, item
+
+
+def _distinct(
+    prompts: PromptSet,
+    rollouts: tuple[Sequence[Rollout], Sequence[Rollout]],
+    chat: ChatFormat,
+) -> Iterator[tuple[Prompt, tuple[str, str]]]:
+    """Each prompt with both texts; nobody is asked about equal or empty ones."""
+    for row, first, second in zip(prompts.rows, *rollouts, strict=True):
+        texts = (
+            chat.decode_response(first.response_ids),
+            chat.decode_response(second.response_ids),
+        )
+        if texts[0] != texts[1] and all(texts):
+            yield row, texts
 
 
 def _guidelines(row: Prompt, config: CollectionConfig, rng: random.Random) -> Domain:

@@ -1,15 +1,17 @@
-"""`rlhf collect`: pairs of responses, judged by the built-in world's annotators."""
+"""`rlhf collect`: pairs of responses, judged by the built-in world's annotators or by people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.chat_format import ChatFormat
 from data.dataset import Batch, publish_many, read_rows
 from data.errors import ConfigError, DataError, require_not_negative, require_positive
-from data.schemas import Comparison, Prompt, Split
+from data.mixing import epoch_order
+from data.records import write_records
+from data.schemas import DOMAINS, Comparison, Prompt, Split
 from data.simulation.annotators import draw_annotators
-from policy.collect import CollectionConfig, Variant, simulate_comparisons
+from policy.collect import CollectionConfig, Variant, pairs_to_compare, simulate_comparisons
 from policy.evaluation.gold import check_gold_facts
 from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from rlhf.actors.group import start_workers
@@ -22,6 +24,8 @@ from rlhf.run import console
 from rlhf.types import Rollout
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Pair = tuple[Sequence[Rollout], Sequence[Rollout]]
+"""One response per prompt from each variant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class CollectCommand:
     temperatures: tuple[float, float] = (0.8, 1.0)
     """Sampling temperature of each variant."""
     prompts: Path
-    """Dataset of prompts of the built-in world; each split becomes a split of comparisons."""
+    """Dataset of prompts; of the built-in world's, each split becomes a split of comparisons."""
     num_prompts: int | None = None
     """Of each split at most so many prompts, in an order drawn by judge.seed; all unless given."""
     part: int = 0
@@ -50,6 +54,9 @@ class CollectCommand:
     """Draws the team of annotators."""
     judge: CollectionConfig = CollectionConfig()
     """How the pairs are judged."""
+    judged: bool = True
+    """false leaves the pairs of the training split to people: pairs-helpfulness.parquet and
+    pairs-safety.parquet are batches for the annotation app."""
     placement: Placement = Placement()
     """Where the samplers run."""
 
@@ -80,41 +87,74 @@ def main(argv: Sequence[str]) -> None:
         return
     with session(config.placement):
         first, second = (_sample(config, prompts, chat, index) for index in (0, 1))
-    variants = (_variant(config, 0), _variant(config, 1))
-    annotators = draw_annotators(config.annotators_seed)
-    batches: list[Batch[Comparison]] = []
-    for split, split_prompts in prompts.items():
-        pair = (first[split], second[split])
-        judged = list(
-            simulate_comparisons(split_prompts, pair, variants, annotators, chat, config.judge)
-        )
-        batches.append(Batch(split=split, key=f"batch-{config.judge.batch}", rows=judged))
-    publish_many(run.directory / "comparisons", batches, Comparison)
-    counts = {batch.split: len(batch.rows) for batch in batches}
-    tokens = sum(
-        len(r.response_ids) for part in (first, second) for rs in part.values() for r in rs
-    )
+    pairs = {split: (first[split], second[split]) for split in prompts}
+    if config.judged:
+        counts = _publish(config, run.directory, prompts, pairs, chat)
+    else:
+        counts = _write_pairs(config, run.directory, prompts["train"], pairs["train"], chat)
+    tokens = sum(len(r.response_ids) for pair in pairs.values() for side in pair for r in side)
     run.finish(comparisons=counts, tokens=tokens)
     report_line("collect", run, **counts)
+
+
+def _publish(
+    config: CollectCommand,
+    directory: Path,
+    prompts: Mapping[Split, PromptSet],
+    pairs: Mapping[Split, Pair],
+    chat: ChatFormat,
+) -> dict[str, int]:
+    """Comparisons by the built-in annotators; returns how many of each split."""
+    annotators = draw_annotators(config.annotators_seed)
+    batches: list[Batch[Comparison]] = []
+    for split, rows in prompts.items():
+        judged = simulate_comparisons(
+            rows, pairs[split], _variants(config), annotators, chat, config.judge
+        )
+        batches.append(Batch(split=split, key=f"batch-{config.judge.batch}", rows=list(judged)))
+    publish_many(directory / "comparisons", batches, Comparison)
+    return {batch.split: len(batch.rows) for batch in batches}
+
+
+def _write_pairs(
+    config: CollectCommand, directory: Path, prompts: PromptSet, pair: Pair, chat: ChatFormat
+) -> dict[str, int]:
+    """Pairs for people to compare; returns how many of each domain."""
+    items = list(pairs_to_compare(prompts, pair, _variants(config), chat))
+    counts: dict[str, int] = {}
+    for domain in DOMAINS:
+        rows = [item for guidelines, item in items if guidelines == domain]
+        if rows:
+            write_records(directory / f"pairs-{domain}.parquet", rows)
+        counts[domain] = len(rows)
+    return counts
 
 
 def _read_prompts(config: CollectCommand, chat: ChatFormat) -> dict[Split, PromptSet]:
     """The prompts of every split that has some, or the part of them that is asked for."""
     prompts: dict[Split, PromptSet] = {}
-    for split in SPLITS:
+    for split in SPLITS if config.judged else ("train",):
         rows = read_rows(config.prompts, Prompt, split)
         if not rows:
             continue
-        check_gold_facts(rows)
-        prompts[split] = PromptSet.encode(rows, chat)
-        if config.num_prompts is not None:
-            size = min(config.num_prompts, len(rows))
-            prompts[split] = prompts[split].batch(config.part, size, seed=config.judge.seed)
+        if config.judged:
+            check_gold_facts(rows)
+        prompts[split] = PromptSet.encode(_part(config, rows), chat)
         for model in config.models:
             check_room(prompts[split], model)
     if not prompts:
         raise DataError(f"{str(config.prompts)!r} has no prompts; name a dataset that has some")
     return prompts
+
+
+def _part(config: CollectCommand, rows: Sequence[Prompt]) -> Sequence[Prompt]:
+    """The prompts of this part, none twice; after the last part another order begins."""
+    if config.num_prompts is None:
+        return rows
+    size = min(config.num_prompts, len(rows))
+    epoch, place = divmod(config.part, len(rows) // size)
+    order = epoch_order(len(rows), seed=config.judge.seed, epoch=epoch)
+    return [rows[int(i)] for i in order[place * size : (place + 1) * size]]
 
 
 def _sample(
@@ -141,9 +181,12 @@ def _sample(
         }
 
 
-def _variant(config: CollectCommand, index: int) -> Variant:
-    model = config.models[index]
-    name = model.parent.name if model.name == "model" else model.name
-    if config.names is not None:
-        name = config.names[index]
-    return Variant(name=name, temperature=config.temperatures[index])
+def _variants(config: CollectCommand) -> tuple[Variant, Variant]:
+    """By their names, or those of their run directories."""
+    first, second = config.names or (
+        model.parent.name if model.name == "model" else model.name for model in config.models
+    )
+    return (
+        Variant(name=first, temperature=config.temperatures[0]),
+        Variant(name=second, temperature=config.temperatures[1]),
+    )

@@ -1,11 +1,13 @@
 """Simulated people compare the responses of two model variants."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from annotation_app.importing import read_items
 from data.errors import ConfigError
 from data.schemas import Comparison, check_row
 from data.simulation.annotators import Annotator, draw_annotators
@@ -13,7 +15,7 @@ from data.simulation.dialogues import draw_prompts, gold_facts
 from data.simulation.gold import judge
 from data.simulation.responses import reference
 from data.simulation.world import build_world
-from policy.collect import CollectionConfig, Variant, simulate_comparisons
+from policy.collect import CollectionConfig, Variant, pairs_to_compare, simulate_comparisons
 from policy.evaluation.gold import LOOKALIKES
 from policy.prompts import PromptSet
 from rlhf.types import Rollout
@@ -217,3 +219,23 @@ def test_some_lookalikes_are_judged_for_safety(situations: PromptSet) -> None:
 def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         CollectionConfig(**settings)
+
+
+def test_people_are_asked_about_the_same_pairs(situations: PromptSet) -> None:
+    """As the annotation app reads a batch; equal answers are left out here, too."""
+    good, bad = right(situations), wrong(situations)
+    bad[0] = good[0]
+    rollouts = (rollouts_of(situations, good), rollouts_of(situations, bad))
+    pairs = list(pairs_to_compare(situations, rollouts, VARIANTS, tiny_chat()))
+    assert [domain for domain, _ in pairs] == [row.domain for row in situations.rows[1:]]
+    content = "".join(json.dumps(item) + "\n" for _, item in pairs).encode()
+    items = read_items("pairs.jsonl", content)
+    for place, item in enumerate(items, start=1):
+        row = situations.rows[place]
+        assert (item.name, item.prompt, item.source) == (row.prompt_id, row.prompt, row.source)
+        assert item.responses is not None
+        assert [(r.text, r.model, r.temperature) for r in item.responses] == [
+            (good[place], "cold", 0.5),
+            (bad[place], "hot", 1.2),
+        ]
+    assert len(items) == len(situations) - 1
