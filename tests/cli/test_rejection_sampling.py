@@ -1,11 +1,6 @@
 """`rlhf rejection-sampling` and `rlhf temperature-sweep` on random models: what they write."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +20,7 @@ from rlhf.cli import rejection_sampling, temperature_sweep
 from rlhf.model.init import init_language_model
 from rlhf.model.weights import read_hf_config, save_model
 from rlhf.run import read_json
+from tests.cli.killing import killed_when
 from tests.reward.tiny import (
     VOCAB_SIZE,
     tiny_shape,
@@ -212,28 +208,6 @@ def test_refused_before_anything_is_written(
     assert not out.exists()
 
 
-def killed_when(due: Callable[[], bool], argv: list[str]) -> None:
-    """`kill -9` of a command of its own as soon as something is there.
-
-    It runs on one core, hence in one thread as this process does: sums then keep their order.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rlhf.cli.main", "rejection-sampling", *argv],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}),
-    )
-    deadline = time.monotonic() + 200
-    try:
-        while not due():
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
 def results(directory: Path) -> dict[str, Any]:
     """What a run leaves, without times."""
     return {
@@ -250,7 +224,7 @@ def test_kill_9_while_sampling(
     """The rest is sampled, no prompt twice; what was sampled before is kept as it is."""
     options = train("--train.part_prompts", "1", "--train.samples_per_prompt", str(MANY))
     argv, parts = words(tmp_path / "run", *options), tmp_path / "run" / "parts"
-    killed_when(lambda: len(list(parts.glob("sampled-*"))) >= 2, argv)
+    killed_when(lambda: len(list(parts.glob("sampled-*"))) >= 2, ["rejection-sampling", *argv])
     before = {path.name for path in parts.glob("sampled-*")}
     assert 2 <= len(before) < NUM_PROMPTS
     written: list[str] = []
@@ -286,7 +260,7 @@ def test_kill_9_in_every_phase(words: Words, tmp_path: Path) -> None:
         lambda: (run / "best" / "manifest.json").exists(),
         lambda: any(run.glob("checkpoints/step-*")),
     ):
-        killed_when(due, argv)
+        killed_when(due, ["rejection-sampling", *argv])
     rejection_sampling.main(argv)
     expected = words(tmp_path / "undisturbed", *options)
     rejection_sampling.main(expected)
