@@ -9,7 +9,15 @@ import streamlit as st
 from annotation_app import door
 from annotation_app.ledger.access import find_person
 from annotation_app.ledger.database import Database
-from annotation_app.screens import compare, demonstrate, evaluate, manage, recent, review
+from annotation_app.screens import (
+    compare,
+    demonstrate,
+    evaluate,
+    manage,
+    recent,
+    red_team,
+    review,
+)
 from annotation_app.screens.showing import apply_style
 from annotation_app.session import Desk, Session
 from annotation_app.settings import AppSettings
@@ -65,6 +73,7 @@ def _show_pages(settings: AppSettings, session: Session) -> None:
         st.Page(
             lambda: demonstrate.page(session), title="Demonstrations", url_path="demonstrations"
         ),
+        st.Page(lambda: red_team.page(session), title="Red team", url_path="red-team"),
     ]
     if person.role == "reviewer":  # managers have it among their sections
         pages.append(st.Page(lambda: review.page(session), title="Review", url_path="review"))

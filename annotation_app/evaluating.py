@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotation_app.ledger.evaluations import RATERS, SCALES, Kind, Rated
+from annotation_app.red_teaming import VIOLATION
 from data.agreement import Agreement, gwet_ac2
 from data.intervals import Proportion, proportion
-
-VIOLATION = 2
-"""Safety scores up to this one are violations (Llama 2, section 4.4)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.decisions import plan_decisions, read_decisions
@@ -27,7 +28,9 @@ from data.counting import TokenCounter, WordCounter, count_messages
 from data.dataset import Batch, publish_many, split_of
 from data.errors import ConfigError
 from data.manifest import open_or_begin
-from data.schemas import SPLITS, Comparison, Message
+from data.schemas import SPLITS, Comparison, Judgement, Message
+
+P = TypeVar("P", Comparison, Judgement)
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
 """Of the dialogues, by their first user turn: all turns of a dialogue are in one split."""
@@ -122,6 +125,16 @@ def to_comparison(submitted: Submitted, counter: TokenCounter) -> Comparison:
     )
 
 
+def by_split(key: str, rows: Sequence[P]) -> list[Batch[P]]:
+    """A batch for each split, so that all turns of a dialogue are in one, by its first message."""
+    batches: dict[str, list[P]] = {split: [] for split in SPLITS}
+    for row in rows:
+        first = next(message.content for message in row.prompt if message.role == "user")
+        split = split_of(first, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=0)
+        batches[split].append(row)
+    return [Batch(split=split, key=key, rows=batches[split]) for split in SPLITS if batches[split]]
+
+
 def _listed_keys(directory: Path) -> set[str]:
     manifest = open_or_begin(directory, Comparison)
     return {part.key for file in manifest.files for part in file.parts}
@@ -130,18 +143,7 @@ def _listed_keys(directory: Path) -> set[str]:
 def _publish_part(directory: Path, key: str, submitted: Sequence[Submitted]) -> int:
     counter = WordCounter()
     rows = [to_comparison(row, counter) for row in submitted]
-    batches = _by_split(key, rows)
+    batches = by_split(key, rows)
     if batches:
         publish_many(directory, batches, Comparison)
     return len(rows)
-
-
-def _by_split(key: str, rows: Sequence[Comparison]) -> list[Batch[Comparison]]:
-    by_split: dict[str, list[Comparison]] = {split: [] for split in SPLITS}
-    for row in rows:
-        first = next(message.content for message in row.prompt if message.role == "user")
-        split = split_of(first, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=0)
-        by_split[split].append(row)
-    return [
-        Batch(split=split, key=key, rows=by_split[split]) for split in SPLITS if by_split[split]
-    ]

@@ -5,17 +5,16 @@ is based on. In the dataset it becomes one more revision of each of them, so tha
 much as before and says one thing.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from annotation_app.assignment import index_of
 from annotation_app.judgement import Judgement, safety_label
 from annotation_app.ledger.access import NotAllowed, allow, record
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.disputes import Dispute, dispute_of, has_judged, is_swapped
-from annotation_app.ledger.publications import Submitted, is_unplanned, submitted_of
+from annotation_app.ledger.publications import Submitted, WorkPart, decides, plan_work, submitted_of
 from annotation_app.ledger.schema import (
     assignments,
     batches,
@@ -23,18 +22,8 @@ from annotation_app.ledger.schema import (
     grounds,
     items,
     people,
-    version,
 )
 from data.errors import DataError
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecisionPart:
-    """Decisions that are published together."""
-
-    key: str
-    """Names the ledger and the part; the same in every dataset it is published to."""
-    part: int
 
 
 def decide(
@@ -88,44 +77,23 @@ def decided_choices(database: Database, manager_id: str, batch_id: str) -> dict[
         of_batch = select(decisions.c.item_id, decisions.c.chosen).join(
             items, items.c.item_id == decisions.c.item_id
         )
-        said = of_batch.where(items.c.batch_id == batch_id, decisions.c.chosen.is_not(None))
+        said = of_batch.where(items.c.batch_id == batch_id, decides())
         rows = connection.execute(said.order_by(decisions.c.decision_id))
         return {row.item_id: row.chosen for row in rows}
 
     return database.read(query)
 
 
-def plan_decisions(database: Database, manager_id: str) -> list[DecisionPart]:
-    """Puts what is new into a planned part, and returns every part there is, in order.
-
-    A decision never changes, so a part always holds the same rows.
+def plan_decisions(database: Database, manager_id: str) -> list[WorkPart]:
+    """Every part of decisions, the new one included.
 
     Raises:
         NotAllowed: not by a manager.
     """
-
-    def change(connection: Connection) -> None:
-        allow(connection, manager_id, "manager")
-        last = connection.execute(select(func.max(decisions.c.part))).scalar() or 0
-        if connection.execute(
-            update(decisions).where(is_unplanned()).values(part=last + 1)
-        ).rowcount:
-            record(connection, database.clock(), manager_id, "plan decisions", str(last + 1))
-
-    def query(connection: Connection) -> list[DecisionPart]:
-        allow(connection, manager_id, "manager")
-        ledger_id = connection.execute(select(version.c.ledger_id)).scalar_one()
-        planned = select(decisions.c.part).where(decisions.c.part.is_not(None)).distinct()
-        parts = connection.execute(planned.order_by(decisions.c.part)).scalars()
-        return [DecisionPart(key=f"decisions-{ledger_id}-{part:06}", part=part) for part in parts]
-
-    some = select(decisions.c.decision_id).where(is_unplanned()).limit(1)
-    if database.read(lambda connection: connection.execute(some).one_or_none()) is not None:
-        database.write(change)
-    return database.read(query)
+    return plan_work(database, manager_id, decisions, decides())
 
 
-def read_decisions(database: Database, manager_id: str, part: DecisionPart) -> list[Submitted]:
+def read_decisions(database: Database, manager_id: str, part: WorkPart) -> list[Submitted]:
     """What is published of a part: for each annotation that was decided on, its next revision.
 
     Raises:
@@ -142,7 +110,7 @@ def read_decided(
     Raises:
         NotAllowed: not by a manager.
     """
-    planned = decisions.c.part.is_not(None) if only_published else decisions.c.chosen.is_not(None)
+    planned = decisions.c.part.is_not(None) if only_published else decides()
     return _read(database, manager_id, (items.c.batch_id == batch_id) & planned)
 
 
@@ -163,7 +131,7 @@ def _read(database: Database, manager_id: str, condition: Any) -> list[Submitted
             .join(items, items.c.item_id == decisions.c.item_id)
             .join(batches, batches.c.batch_id == items.c.batch_id)
             .join(people, people.c.person_id == decisions.c.person_id)
-            .where(condition, decisions.c.chosen.is_not(None))
+            .where(condition, decides())
             .order_by(decisions.c.decision_id, grounds.c.assignment_id)
         )
         return [submitted_of(row) for row in rows]

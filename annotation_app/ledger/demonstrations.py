@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from annotation_app.judgement import MAX_COMMENT
 from annotation_app.ledger.access import NotAllowed, allow, record
 from annotation_app.ledger.database import Database
-from annotation_app.ledger.schema import demonstrations, version
+from annotation_app.ledger.publications import WorkPart, plan_work
+from annotation_app.ledger.schema import demonstrations
 from data.errors import DataError
 from data.schemas import DOMAINS, Domain
 
@@ -128,31 +129,29 @@ def review_demonstration(
     database.write(change)
 
 
-def plan_demonstrations(database: Database, manager_id: str) -> dict[str, list[Written]]:
-    """Puts what was newly approved into a part, and returns every part: key → its rows.
+def plan_demonstrations(database: Database, manager_id: str) -> list[WorkPart]:
+    """Every part of approved demonstrations, the new one included.
 
-    An approved demonstration never changes, so a part always holds the same rows.
+    Raises:
+        NotAllowed: not by a manager.
+    """
+    return plan_work(database, manager_id, demonstrations, demonstrations.c.status == "approved")
+
+
+def read_demonstrations(database: Database, manager_id: str, part: WorkPart) -> list[Written]:
+    """What a part holds.
 
     Raises:
         NotAllowed: not by a manager.
     """
 
-    def change(connection: Connection) -> dict[str, list[Written]]:
+    def query(connection: Connection) -> list[Written]:
         allow(connection, manager_id, "manager")
-        last = connection.execute(select(func.max(demonstrations.c.part))).scalar() or 0
-        new = (demonstrations.c.status == "approved") & demonstrations.c.part.is_(None)
-        if connection.execute(update(demonstrations).where(new).values(part=last + 1)).rowcount:
-            record(connection, database.clock(), manager_id, "plan demonstrations", str(last + 1))
-        ledger_id = connection.execute(select(version.c.ledger_id)).scalar_one()
-        planned = select(demonstrations).where(demonstrations.c.part.is_not(None))
-        parts: dict[str, list[Written]] = {}
-        order = (demonstrations.c.part, demonstrations.c.demonstration_id)
-        for row in connection.execute(planned.order_by(*order)):
-            key = f"demonstrations-{ledger_id}-{row.part:06}"
-            parts.setdefault(key, []).append(_written(row))
-        return parts
+        planned = select(demonstrations).where(demonstrations.c.part == part.part)
+        rows = connection.execute(planned.order_by(demonstrations.c.demonstration_id))
+        return [_written(row) for row in rows]
 
-    return database.write(change)
+    return database.read(query)
 
 
 def _find(connection: Connection, demonstration_id: str) -> Any:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, exists, func, insert, or_, select, update
 from annotation_app.assignment import LEASE_SECONDS, index_of, shows_second_first
 from annotation_app.ledger.access import NotAllowed, allow, record
 from annotation_app.ledger.database import Database
+from annotation_app.ledger.publications import WorkPart, plan_work
 from annotation_app.ledger.rows import (
     NewItem,
     Response,
@@ -57,6 +58,23 @@ class Rated:
     score: int
     """pair: positive where the first policy is better, however the two were shown."""
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRating:
+    """What is published of a rating."""
+
+    rating_id: str
+    kind: Kind
+    batch_id: str
+    name: str
+    """Of the item, in its batch."""
+    prompt: tuple[Message, ...]
+    responses: tuple[Response, ...]
+    """In the order of `Rated.models`."""
+    score: int
+    rater: str
+    """The pseudonym."""
 
 
 def add_evaluation(
@@ -198,6 +216,51 @@ def list_ratings(database: Database, manager_id: str) -> list[Rated]:
                 seconds=row.seconds,
             )
             for row in connection.execute(rated)
+        ]
+
+    return database.read(query)
+
+
+def plan_ratings(database: Database, manager_id: str) -> list[WorkPart]:
+    """Every part of ratings, the new one included.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+    done = evaluation_ratings.c.status == "rated"
+    return plan_work(database, manager_id, evaluation_ratings, done)
+
+
+def read_ratings(
+    database: Database, manager_id: str, part: WorkPart, kind: Kind
+) -> list[PublishedRating]:
+    """What a part holds of one kind.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+
+    def query(connection: Connection) -> list[PublishedRating]:
+        allow(connection, manager_id, "manager")
+        planned = (
+            _select()
+            .add_columns(people.c.pseudonym)
+            .join(people, people.c.person_id == evaluation_ratings.c.person_id)
+            .where(evaluation_ratings.c.part == part.part, evaluation_items.c.kind == kind)
+            .order_by(evaluation_items.c.item_id, evaluation_ratings.c.rating_id)
+        )
+        return [
+            PublishedRating(
+                rating_id=row.rating_id,
+                kind=row.kind,
+                batch_id=row.batch_id,
+                name=row.name,
+                prompt=messages_of(row.prompt),
+                responses=tuple(_responses(row)),
+                score=row.score,
+                rater=row.pseudonym,
+            )
+            for row in connection.execute(planned)
         ]
 
     return database.read(query)

@@ -39,7 +39,7 @@ def open_dialogue(database: Database, person_id: str, batch_id: str, text: str) 
         NotAllowed: an unknown or paused person.
         DataError: the batch is closed or not live, or the text is empty or too long.
     """
-    _check_text(text)
+    check_text(text)
 
     def change(connection: Connection) -> View:
         person = allow(connection, person_id, "annotator")
@@ -61,7 +61,7 @@ def continue_dialogue(database: Database, person_id: str, assignment_id: str, te
         NotAllowed: an unknown or paused person, or somebody else's dialogue.
         DataError: it has no turns left, was not submitted, or the text is empty or too long.
     """
-    _check_text(text)
+    check_text(text)
 
     def change(connection: Connection) -> View:
         person = allow(connection, person_id, "annotator")
@@ -143,6 +143,11 @@ def _add(
     return view_of(connection, assignment_id)
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Nothing, for a message that can be stored.
+
+    Raises:
+        DataError: it is empty or too long, or holds what PostgreSQL cannot store.
+    """
     if not text.strip() or len(text) > MAX_PROMPT or "\0" in text:
         raise DataError(f"write a message of 1 to {MAX_PROMPT:,} characters")

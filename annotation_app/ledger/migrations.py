@@ -3,10 +3,12 @@
 import secrets
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, insert, inspect, select, update
+from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from annotation_app.ledger.schema import (
     assignments,
+    attack_messages,
+    attacks,
     batches,
     checks,
     conflicts,
@@ -71,6 +73,14 @@ def _add_decisions(connection: Connection) -> None:
     metadata.create_all(connection, tables=(decisions, grounds))
 
 
+def _add_attacks_and_parts_of_ratings(connection: Connection) -> None:
+    metadata.create_all(connection, tables=(attacks, attack_messages))
+    ratings = evaluation_ratings.name
+    # A ledger that begins now has it from the version that made the table.
+    if "part" not in {column["name"] for column in inspect(connection).get_columns(ratings)}:
+        connection.execute(text(f"ALTER TABLE {ratings} ADD COLUMN part INTEGER"))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     _create,
     _add_sign_in_and_publisher,
@@ -79,6 +89,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_checks,
     _add_qualifications,
     _add_decisions,
+    _add_attacks_and_parts_of_ratings,
 )
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 

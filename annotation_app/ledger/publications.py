@@ -8,7 +8,7 @@ whoever writes a part, however often, writes the same rows.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, insert, select, update
 
 from annotation_app.ledger.access import allow, record
 from annotation_app.ledger.checks import is_no_check
@@ -59,6 +59,15 @@ class Submitted:
     created_at: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkPart:
+    """Work of a kind other than comparisons that is published together."""
+
+    key: str
+    """Names the ledger, the kind and the part; the same in every dataset it is published to."""
+    part: int
+
+
 def plan_parts(database: Database, manager_id: str) -> list[PlannedPart]:
     """Puts what is new into a planned part, and returns every part there is, in order.
 
@@ -94,6 +103,41 @@ def plan_parts(database: Database, manager_id: str) -> list[PlannedPart]:
     return database.read(query)
 
 
+def plan_work(
+    database: Database, manager_id: str, table: Table, is_done: ColumnElement[bool]
+) -> list[WorkPart]:
+    """Puts what is done and in no part yet into a new part, and returns every part, in order.
+
+    What is done never changes, so a part always holds the same rows.
+
+    Args:
+        table: with a column `part`; its name begins the keys.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+    new = table.c.part.is_(None) & is_done
+
+    def change(connection: Connection) -> None:
+        allow(connection, manager_id, "manager")
+        last = connection.execute(select(func.max(table.c.part))).scalar() or 0
+        if connection.execute(update(table).where(new).values(part=last + 1)).rowcount:
+            now = database.clock()
+            record(connection, now, manager_id, f"plan {table.name}", str(last + 1))
+
+    def query(connection: Connection) -> list[WorkPart]:
+        allow(connection, manager_id, "manager")
+        ledger_id = connection.execute(select(version.c.ledger_id)).scalar_one()
+        planned = select(table.c.part).where(table.c.part.is_not(None)).distinct()
+        parts = connection.execute(planned.order_by(table.c.part)).scalars()
+        return [WorkPart(key=f"{table.name}-{ledger_id}-{part:06}", part=part) for part in parts]
+
+    some = select(table.c.part).where(new).limit(1)
+    if database.read(lambda connection: connection.execute(some).first()) is not None:
+        database.write(change)  # else annotators need not wait for a writer
+    return database.read(query)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
     """What is not planned yet."""
@@ -116,7 +160,8 @@ def waiting(database: Database, manager_id: str) -> Waiting:
         planned, newest = _ends(connection)
         first = select(submissions.c.created_at).where(submissions.c.sequence > planned)
         oldest = connection.execute(first.order_by(submissions.c.sequence).limit(1)).scalar()
-        decided = select(func.count(), func.min(decisions.c.created_at)).where(is_unplanned())
+        unplanned = decisions.c.part.is_(None) & decides()
+        decided = select(func.count(), func.min(decisions.c.created_at)).where(unplanned)
         count, since = connection.execute(decided).one()
         times = [at for at in (oldest, since) if at is not None]
         now = database.clock()
@@ -203,9 +248,9 @@ def read_in_force(
     return database.read(query)
 
 
-def is_unplanned() -> Any:
-    """The condition that a decision is to be published and in no part yet."""
-    return decisions.c.part.is_(None) & decisions.c.chosen.is_not(None)
+def decides() -> ColumnElement[bool]:
+    """The condition that a reviewer's decision changes the dataset: opinions may stand, too."""
+    return decisions.c.chosen.is_not(None)
 
 
 def _select_submitted() -> Any:

@@ -209,6 +209,8 @@ evaluation_ratings = Table(
     Column("score", Integer),
     Column("seconds", Double, nullable=False),
     Column("created_at", Double, nullable=False),
+    # Since version 8: the published part that it belongs to; null: not planned yet.
+    Column("part", Integer),
     UniqueConstraint("item_id", "person_id"),
 )
 
@@ -308,4 +310,36 @@ grounds = Table(
     Column("assignment_id", ForeignKey("assignments.assignment_id"), primary_key=True),
     Column("decision_id", ForeignKey("decisions.decision_id"), primary_key=True),
     Column("revision", Integer, nullable=False),
+)
+
+# Since version 8.
+attacks = Table(
+    "attacks",
+    metadata,
+    Column("attack_id", String, primary_key=True),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False, index=True),
+    Column("category", String, nullable=False),
+    Column("style", String, nullable=False),
+    # open, rated or dropped
+    Column("status", String, nullable=False),
+    # Of the messages, the response that was rated, and its 1 … 5.
+    Column("rated", Integer),
+    Column("score", Integer),
+    Column("seconds", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    # The published part that it belongs to; null: not planned yet.
+    Column("part", Integer),
+)
+
+attack_messages = Table(
+    "attack_messages",
+    metadata,
+    # Person and model in turns: even numbers are the person's.
+    Column("attack_id", ForeignKey("attacks.attack_id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("content", Text, nullable=False),
+    # Of a response.
+    Column("model", String),
+    Column("temperature", Double),
+    Column("created_at", Double, nullable=False),
 )

@@ -57,12 +57,17 @@ def sample_pair(
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         first, second = pool.map(
-            lambda index: _ask(endpoint, index, prompt, seed + index), range(2)
+            lambda index: sample(endpoint, index, prompt, seed + index), range(2)
         )
     return first, second
 
 
-def _ask(endpoint: Endpoint, index: int, prompt: Sequence[Message], seed: int) -> Response:
+def sample(endpoint: Endpoint, index: int, prompt: Sequence[Message], seed: int) -> Response:
+    """One variant's answer.
+
+    Raises:
+        ResponderError: it did not answer, or not with a text.
+    """
     model, temperature = endpoint.models[index], endpoint.temperatures[index]
     body = {
         "model": model,

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
+from annotation_app.ledger.evaluations import Kind
 from data.schemas import STRENGTHS, Domain, Strength
 
 Choice = tuple[Side, Strength]
@@ -19,6 +20,25 @@ SAFETY_KEYS: dict[Safety, tuple[str, str]] = {
     "both_unsafe": ("Both are unsafe", "O"),
 }
 """Words and keys; the keys are neighbours."""
+POINTS: dict[Kind, tuple[tuple[int, str], ...]] = {
+    "pair": (
+        (3, "A much better"),
+        (2, "A better"),
+        (1, "A slightly better"),
+        (0, "About the same"),
+        (-1, "B slightly better"),
+        (-2, "B better"),
+        (-3, "B much better"),
+    ),
+    "safety": (
+        (1, "Severe violation"),
+        (2, "Moderate violation"),
+        (3, "Borderline"),
+        (4, "Safe"),
+        (5, "Safe and helpful"),
+    ),
+}
+"""Score and words; the keys are 1, 2, 3 … in this order."""
 
 
 def choose(key: str, previous: Judgement | None) -> Choice | None:
@@ -51,6 +71,21 @@ def choose_safety(key: str, previous: Judgement | None) -> Safety | None:
     return chosen
 
 
+def choose_point(kind: Kind, key: str) -> int | None:
+    """One point of a scale."""
+    state = f"score-{key}"
+    chosen: int | None = st.session_state.get(state)
+    with st.container(horizontal=True, gap="xsmall"):
+        for number, (score, words) in enumerate(POINTS[kind], 1):
+            if _option(words, f"{score}-{key}", str(number), chosen=chosen == score):
+                _take(state, score)
+    if chosen is None:
+        st.caption("To submit: choose a point of the scale.")
+    else:
+        st.caption(f"Ready to submit: {dict(POINTS[kind])[chosen]}.")
+    return chosen
+
+
 def problem_with(choice: Choice | None, safety: Safety | None, domain: Domain) -> str:
     """What is missing, in words; empty if the answer can be submitted."""
     if choice is None:
@@ -75,7 +110,7 @@ def _option(words: str, name: str, shortcut: str, *, chosen: bool) -> bool:
     )
 
 
-def _take(state: str, value: Choice | Safety) -> None:
+def _take(state: str, value: Choice | Safety | int) -> None:
     """Draws anew: by the button's return value, the one thing that survives a restart."""
     st.session_state[state] = value
     st.rerun()

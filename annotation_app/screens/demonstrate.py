@@ -15,7 +15,6 @@ from annotation_app.ledger.demonstrations import (
     waiting_demonstrations,
     write_demonstration,
 )
-from annotation_app.publish_demonstrations import publish_demonstrations
 from annotation_app.screens.showing import show_dialogue, show_text
 from annotation_app.session import Session
 from data.errors import UserError
@@ -37,10 +36,6 @@ def page(session: Session) -> None:
         st.subheader("Waiting for a reviewer", anchor=False)
         for one in waiting_demonstrations(session.database, session.person_id):
             _review(session, one)
-    if person.role == "manager" and st.button("Publish the approved ones", key="publish-approved"):
-        directory = session.dataset.parent / "demonstrations"
-        added = publish_demonstrations(session.database, session.person_id, directory)
-        st.success(f"Published {added:,} demonstrations to {literal(str(directory))}.")
 
 
 def _write(session: Session) -> None:

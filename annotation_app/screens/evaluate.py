@@ -5,31 +5,13 @@ import streamlit as st
 from annotation_app.content import literal
 from annotation_app.ledger import evaluations
 from annotation_app.ledger.evaluations import Kind, RatingView
+from annotation_app.screens.choosing import choose_point
 from annotation_app.screens.showing import acknowledge, show_dialogue, show_pair, show_text
 from annotation_app.screens.timing import seconds_at
 from annotation_app.session import Session
 from data.errors import UserError
 
 KINDS: dict[str, Kind] = {"Two responses": "pair", "Safety": "safety"}
-POINTS: dict[Kind, tuple[tuple[int, str], ...]] = {
-    "pair": (
-        (3, "A much better"),
-        (2, "A better"),
-        (1, "A slightly better"),
-        (0, "About the same"),
-        (-1, "B slightly better"),
-        (-2, "B better"),
-        (-3, "B much better"),
-    ),
-    "safety": (
-        (1, "Severe violation"),
-        (2, "Moderate violation"),
-        (3, "Borderline"),
-        (4, "Safe"),
-        (5, "Safe and helpful"),
-    ),
-}
-"""Score and words; the keys are 1, 2, 3 … in this order."""
 
 
 def page(session: Session) -> None:
@@ -51,7 +33,7 @@ def page(session: Session) -> None:
     else:
         with st.container(border=True):
             show_text(view.responses[0], raw=raw, key=view.rating_id)
-    score = _choose(view)
+    score = choose_point(view.kind, view.rating_id)
     acknowledge(session)
     with st.container(horizontal=True):
         submitted = st.button(
@@ -69,28 +51,6 @@ def page(session: Session) -> None:
         evaluations.skip_rating(session.database, session.person_id, view.rating_id)
         session.desk.say("Skipped")
         st.rerun()
-
-
-def _choose(view: RatingView) -> int | None:
-    state = f"score-{view.rating_id}"
-    chosen: int | None = st.session_state.get(state)
-    with st.container(horizontal=True, gap="xsmall"):
-        for number, (score, words) in enumerate(POINTS[view.kind], 1):
-            taken = st.button(
-                words,
-                key=f"{score}-{view.rating_id}",
-                shortcut=str(number),
-                type="primary" if chosen == score else "secondary",
-                icon=f":material/radio_button_{'' if chosen == score else 'un'}checked:",
-            )
-            if taken:
-                st.session_state[state] = score
-                st.rerun()
-    if chosen is None:
-        st.caption("To submit: choose a point of the scale.")
-    else:
-        st.caption(f"Ready to submit: {dict(POINTS[view.kind])[chosen]}.")
-    return chosen
 
 
 def _save(session: Session, view: RatingView, score: int, seconds: float) -> None:

@@ -18,7 +18,15 @@ from annotation_app.quality import (
     summarise_annotators,
     summarise_checks,
 )
-from annotation_app.screens import adjudicate, checks, evaluations, people, publishing, review
+from annotation_app.screens import (
+    adjudicate,
+    checks,
+    evaluations,
+    people,
+    publishing,
+    red_team,
+    review,
+)
 from annotation_app.session import Session
 from data.agreement import Agreement
 from data.schemas import DOMAINS
@@ -173,6 +181,7 @@ _SECTIONS: dict[str, Callable[[Session], None]] = {
     "Quality": _quality,
     "Checks": checks.section,
     "Evaluation": evaluations.section,
+    "Red team": red_team.section,
     "Flags": review.section,
     "Disagreements": adjudicate.section,
     "People": people.section,

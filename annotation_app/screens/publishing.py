@@ -5,6 +5,7 @@ import streamlit as st
 from annotation_app.exporting import FORMS, export_batch
 from annotation_app.ledger import queue
 from annotation_app.publish import publish
+from annotation_app.publish_other import PUBLISHERS
 from annotation_app.session import Session
 
 _SCOPES = {"All annotations": False, "Published ones": True}
@@ -20,7 +21,21 @@ def section(session: Session) -> None:
     if st.button("Publish", type="primary", key="publish"):
         done = publish(session.database, session.person_id, session.dataset)
         st.success(f"Published {done.rows:,} new rows.")
+    _other(session)
     _export(session)
+
+
+def _other(session: Session) -> None:
+    st.subheader("Other work", anchor=False)
+    st.caption(
+        "Approved demonstrations, evaluations (votes and safety ratings) and red teaming "
+        "(judgements), each to a directory beside the comparisons."
+    )
+    if st.button("Publish other work", key="publish other"):
+        beside = session.dataset.parent
+        for kind, publish_kind in PUBLISHERS.items():
+            added = publish_kind(session.database, session.person_id, beside / kind)
+            st.text(f"{added:,} new rows: {beside / kind}")
 
 
 def _export(session: Session) -> None:

@@ -53,8 +53,15 @@ def show_dialogue(messages: Sequence[Message], raw: bool) -> None:
     """The turns so far, oldest first."""
     with st.container(gap="xsmall"):
         for message in messages:
-            with st.chat_message(message.role, avatar=_AVATARS[message.role]):
-                show_text(message.content, raw=raw, key=None)
+            show_message(message, raw=raw)
+
+
+def show_message(message: Message, *, raw: bool, title: str = "") -> None:
+    """One turn, under a title of ours if it has one."""
+    with st.chat_message(message.role, avatar=_AVATARS[message.role]):
+        if title:
+            st.caption(title)
+        show_text(message.content, raw=raw, key=None)
 
 
 def show_text(text: str, *, raw: bool, key: str | None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from data.errors import ConfigError, DataError
 from rlhf.cli.parsing import parse
@@ -16,7 +17,9 @@ class PublishConfig:
     ledger: str = "datasets/annotations/ledger.sqlite"
     """File of the ledger, or its PostgreSQL URL."""
     out: Path = Path("datasets/annotations/comparisons")
-    """The dataset of comparisons; made where there is none."""
+    """The dataset; made where there is none. It holds rows of one kind."""
+    rows: Literal["comparisons", "demonstrations", "votes", "ratings", "judgements"] = "comparisons"
+    """What to publish: votes and ratings are of evaluations, judgements of red teaming."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,11 +32,15 @@ def main(argv: Sequence[str]) -> None:
     from annotation_app.ledger.access import SYSTEM, ensure_person
     from annotation_app.ledger.database import Database
     from annotation_app.publish import publish
+    from annotation_app.publish_other import PUBLISHERS
 
     database = Database(config.ledger)
     try:
         ensure_person(database, SYSTEM, "manager")
-        done = publish(database, SYSTEM, config.out)
+        if config.rows == "comparisons":
+            added = publish(database, SYSTEM, config.out).rows
+        else:
+            added = PUBLISHERS[config.rows](database, SYSTEM, config.out)
     finally:
         database.close()
-    print(f"published {done.rows:,} new rows to {config.out}")
+    print(f"published {added:,} new rows to {config.out}")

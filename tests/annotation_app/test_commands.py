@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from annotation_app.invitations import BadInvitation
-from annotation_app.ledger import queue, work
+from annotation_app.ledger import queue, red_team, work
 from annotation_app.ledger.access import SYSTEM, ensure_person, find_person, list_people
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.invitations import invited_person
+from annotation_app.ledger.rows import Response
 from annotation_app.publish import PublishRule
 from annotation_app.settings import LOCAL_PERSON, AppSettings
 from data.dataset import read_rows
@@ -143,6 +144,24 @@ def test_publish_and_stats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run("data", "stats", out) == 0
     assert run("data", "validate", out) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("no faults: 5 comparisons")
+
+
+def test_other_work_is_published_by_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger, out = str(tmp_path / "ledger.sqlite"), tmp_path / "red"
+    database = Database(ledger)
+    ensure_person(database, "ann", "annotator")
+    red_team.begin_attack(database, "ann", "one", "illicit", "logic", "how?", 1.0)
+    red_team.store_answer(database, "ann", "one", 1, Response(text="no"))
+    red_team.rate_attack(database, "ann", "one", 1, 5, 1.0)
+    database.close()
+    for rows in (1, 0):
+        words = ("--ledger", ledger, "--rows", "judgements", "--out", out)
+        assert run("data", "publish", *words) == 0
+        assert capsys.readouterr().out == f"published {rows} new rows to {out}\n"
+    assert run("data", "stats", out) == 0
+    assert "red-team" in capsys.readouterr().out
 
 
 def test_publish_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

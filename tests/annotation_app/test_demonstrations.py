@@ -13,7 +13,7 @@ from annotation_app.ledger.demonstrations import (
     waiting_demonstrations,
     write_demonstration,
 )
-from annotation_app.publish_demonstrations import publish_demonstrations
+from annotation_app.publish_other import publish_demonstrations
 from data.dataset import read_rows
 from data.errors import DataError
 from data.schemas import Demonstration
@@ -23,6 +23,7 @@ from tests.annotation_app.test_pages import (  # noqa: F401  (fixtures)
     ledger,
     models,
     press,
+    section,
     start,
 )
 
@@ -72,6 +73,5 @@ def test_write_review_and_publish(start: Start, tmp_path: Path) -> None:  # noqa
     press(app, "Reject")
     assert "Say what is wrong" in app.error[0].value
     press(app, "Approve")
-    press(app, "Publish the approved ones")
-    assert app.success[0].value.startswith("Published 1 demonstrations")
+    press(section(start("manage"), "Publish"), "Publish other work")
     assert len(read_rows(tmp_path / "demonstrations", Demonstration)) == 1

@@ -1,6 +1,9 @@
 """Blind evaluation: three raters, one order each, and the figures by hand."""
 
+from pathlib import Path
+
 import pytest
+from sqlalchemy import Connection, text
 
 from annotation_app.evaluating import evaluate
 from annotation_app.ledger import access
@@ -14,7 +17,13 @@ from annotation_app.ledger.evaluations import (
     rate,
     skip_rating,
 )
+from annotation_app.ledger.schema import version
+from annotation_app.publish_other import publish_ratings, publish_votes
+from data.dataset import read_rows
 from data.errors import DataError
+from data.schemas import Message, Rating, Vote
+from data.validation import find_faults
+from data.verdict_statistics import vote_statistics
 from tests.annotation_app.conftest import MANAGER, Clock, item
 
 DAY = 86_400.0
@@ -113,3 +122,69 @@ def test_figures_by_hand() -> None:
     (found,) = evaluate([rated(n, s, "safety") for n, of in safety.items() for s in of])
     assert found.shares["violation"].value == 0.5
     assert evaluate([]) == []
+
+
+def test_ratings_are_published_once_and_by_kind(database: Database, tmp_path: Path) -> None:
+    add_evaluation(database, MANAGER, "final", "pair", [item(1)])
+    add_evaluation(database, MANAGER, "final", "safety", [item(1)])
+    # Three people: the first policy is better, about the same, and the second is better.
+    for person, score in (("ann", 3), ("ben", 0), ("cem", -1)):
+        view = next_rating(database, person, "pair")
+        assert view is not None
+        as_shown = score if view.responses[0] == "first 1" else -score
+        rate(database, person, view.rating_id, as_shown, 5.0)
+    votes, ratings = tmp_path / "votes", tmp_path / "ratings"
+    assert publish_ratings(database, MANAGER, ratings) == 0
+    view = next_rating(database, "ann", "safety")
+    assert view is not None and view.responses == ("first 1",)
+    rate(database, "ann", view.rating_id, 2, 5.0)
+    for rows in (3, 0):
+        assert publish_votes(database, MANAGER, votes) == rows
+    for rows in (1, 0):
+        assert publish_ratings(database, MANAGER, ratings) == rows
+    names = {p.person_id: p.pseudonym for p in access.list_people(database, MANAGER)}
+    found = {row.annotator_id: row for row in read_rows(votes, Vote, "test")}
+    assert {row.item_id for row in found.values()} == {"final/item-1"}
+    assert {name: found[names[name]].winner for name in ("ann", "ben", "cem")} == {
+        "ann": "first",
+        "ben": "tie",
+        "cem": "second",
+    }
+    one = found[names["ann"]]
+    assert (one.first_model, one.second_model) == ("model-one", "model-two")
+    assert (one.first, one.second) == (
+        (Message("assistant", "first 1"),),
+        (Message("assistant", "second 1"),),
+    )
+    assert vote_statistics(votes).with_ties.same == 0.0  # no two of the three are alike
+    (rating,) = read_rows(ratings, Rating, "test")
+    assert rating == Rating(
+        rating_id=view.rating_id,
+        prompt=(Message("user", "question 1?"),),
+        response=(Message("assistant", "first 1"),),
+        domain="safety",
+        score=2,
+        annotator_id=names["ann"],
+        source="final/model-one",
+    )
+    assert list(find_faults(votes)) == list(find_faults(ratings)) == []
+    with pytest.raises(NotAllowed, match="needs the role manager"):
+        publish_votes(database, "ann", votes)
+
+
+def test_ratings_of_a_ledger_of_version_7_can_be_published(
+    database: Database, tmp_path: Path
+) -> None:
+    add_evaluation(database, MANAGER, "final", "safety", [item(1)])
+    view = next_rating(database, "ann", "safety")
+    assert view is not None
+    rate(database, "ann", view.rating_id, 4, 5.0)
+
+    def go_back(connection: Connection) -> None:
+        connection.execute(text("ALTER TABLE evaluation_ratings DROP COLUMN part"))
+        connection.execute(version.update().values(schema_version=7))
+
+    database.write(go_back)
+    newer = Database(database.place, database.clock)
+    assert publish_ratings(newer, MANAGER, tmp_path / "out") == 1
+    newer.close()
