@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.dataset import read_rows
+from data.errors import require_positive
 from data.schemas import Prompt
 from policy.ppo import PpoConfig, Roles, train_ppo
+from policy.ppo_plan import plan_ppo
 from policy.ppo_workers import CriticInit, CriticWorker, PolicyWorker
 from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from policy.scored_samples import OpenRewards
@@ -15,6 +17,7 @@ from reward.score import model_directory
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
+from rlhf.cli.ppo_plan import models_of, print_plan
 from rlhf.cli.rewarding import RewardChoice, opener
 from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
@@ -42,11 +45,19 @@ class PpoCommand(RewardChoice):
     """Workers of each reward model."""
     max_restarts: int = 0
     """How often new workers take over from the last checkpoint where some died or hung."""
+    plan: bool = False
+    """Print the memory that each role needs, and stop; a published size, such as 7b, will do for
+    model and rewards then."""
+    gpu_memory: float = 80.0
+    """GiB of a GPU, for the plan."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains the policy, continues an interrupted run, or finds it finished."""
     config = parse(PpoCommand, argv, prog="rlhf ppo")
+    if config.plan:
+        _plan(config)
+        return
     chat = chat_format_of(config.model)
     rewards = opener(config, config.model, chat, config.reward_placement)
     check_same_tokenizer(config.model, config.reference or config.model)
@@ -69,6 +80,16 @@ def main(argv: Sequence[str]) -> None:
         figures = restarts.around(work, run)
     run.finish(**figures)
     report_line("ppo", run, **figures)
+
+
+def _plan(config: PpoCommand) -> None:
+    """Needs no Ray, no GPU and no weights."""
+    require_positive(config, "gpu_memory")
+    critic, _ = _critic_start(config)
+    models = models_of(config.model, config.reference or config.model, critic, config.rewards)
+    engine, placement = config.engine, config.placement
+    plans = plan_ppo(models, config.train, engine, placement, config.reward_placement)
+    print_plan(plans, engine, config.gpu_memory)
 
 
 @contextmanager

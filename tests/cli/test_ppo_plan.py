@@ -1,0 +1,113 @@
+"""`rlhf ppo --plan`: for the configs of clusters, for model directories, and what does not fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policy.ppo import PpoConfig
+from policy.ppo_plan import GIB, PpoModels, WorkerPlan, plan_ppo
+from rlhf.actors.placement import Placement
+from rlhf.cli.main import main
+from rlhf.cli.ppo_plan import shortage
+from rlhf.engine.base import EngineConfig
+from rlhf.model.config import SIZES
+from rlhf.model.weights import save_model
+from tests.tiny_models import small_language_model
+
+ROOT = Path(__file__).parents[2]
+ZERO_3 = EngineConfig(zero_stage=3, precision="bf16", recompute_activations=True)
+
+
+def plan_of(size: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    config = str(ROOT / "configs" / size / "ppo.yaml")
+    assert main(["ppo", "--config", config, *words, "--plan"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "verdict"),
+    [
+        # of the policy: 12.6 GiB each for sampler and reference, a 32nd of 16.2 · 6.7 billion and
+        # 0.2 for its trainer, 32 of the cache, 6.0 to read prompts, 3.2 for joined projections
+        ("7b", "69.8", "Every role fits into 72.0 GiB of each GPU's 80; 72 GPUs in all."),
+        ("13b", "118.9", "Every role fits into 126.0 GiB of each GPU's 140; 72 GPUs in all."),
+        ("70b", "513.9", "DOES NOT FIT: policy, starting: 513.9 GiB on a GPU, 241.2 are available"),
+    ],
+)
+def test_the_configs_of_clusters(
+    size: str, most: str, verdict: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = plan_of(size, capsys)
+    assert verdict in shown
+    assert most in shown
+    assert all(f"{role} ×" in shown for role in ("policy", "critic", "helpfulness scorer"))
+
+
+def test_models_are_read_from_their_directories(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    save_model(small_language_model(), tmp_path / "model", special)
+    shown = plan_of("7b", capsys, "--model", str(tmp_path / "model"))
+    lines = [line.split() for line in shown.splitlines() if " holds " in line]
+    rows = {words[0]: words[-1] for words in lines}
+    assert rows["reference"] == "0.0"
+    assert rows["model"] == "24.6"  # of the reward models, which are the published ones still
+
+
+def test_a_function_takes_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "7b", "--prompts", "x", "--reward_function", "a.b:c", "--plan"]
+    assert main(["ppo", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "scorer" not in shown and "critic × 1" in shown
+    assert "No role has GPUs" in shown
+
+
+def test_what_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--prompts", "x", "--rewards", "7b", "--plan"]
+    assert main(["ppo", "--model", "8b", *words]) == 2
+    assert "no model at '8b'; give a model directory or a published size, tiny, nano, 7b" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+    assert main(["ppo", "--model", "7b", "--gpu_memory", "0", *words]) == 2
+    assert "gpu_memory" in capsys.readouterr().err
+
+
+def plan_of_7b(role: str, engine: EngineConfig, workers: int, **train: int) -> WorkerPlan:
+    seven = SIZES["7b"]
+    models = PpoModels(policy=seven, reference=seven, critic=seven, scorers={})
+    placement = Placement(workers=workers, gpus_per_worker=1)
+    plans = plan_ppo(models, PpoConfig(**train), engine, placement, placement)
+    return next(plan for plan in plans if plan.role == role)
+
+
+ZERO_1, STORED = replace(ZERO_3, zero_stage=1), replace(ZERO_3, recompute_activations=False)
+BIG = {"prompts_per_iteration": 512, "minibatch_size": 512}
+
+
+@pytest.mark.parametrize(
+    ("plan", "engine", "phase", "remedy"),
+    [
+        (plan_of_7b("policy", ZERO_3, 64), ZERO_3, "starting", "take GPUs of 56 GiB or more"),
+        (plan_of_7b("policy", ZERO_3, 8), ZERO_3, "sampling", "raise placement.workers"),
+        (plan_of_7b("critic", STORED, 64, **BIG), STORED, "updating", "recompute_activations"),
+        (plan_of_7b("critic", ZERO_3, 16, **BIG, micro_batch_size=32), ZERO_3, "updating",
+         "train.micro_batch_size"),
+        (plan_of_7b("critic", ZERO_1, 8, minibatch_size=8), ZERO_1, "starting",
+         "engine.zero_stage to 3"),
+        (plan_of_7b("critic", ZERO_3, 2, minibatch_size=2), ZERO_3, "starting",
+         "offload_optimizer"),
+    ],
+)  # fmt: skip
+def test_what_to_change(plan: WorkerPlan, engine: EngineConfig, phase: str, remedy: str) -> None:
+    """Where a GiB is missing."""
+    assert plan.peak == phase
+    assert remedy in shortage(plan, engine, plan.per_gpu / GIB - 1)
+
+
+def test_a_gpu_for_each_worker() -> None:
+    plan = plan_of_7b("policy", ZERO_3, 32)
+    shared = replace(plan, placement=Placement(workers=32, gpus_per_worker=0.5))
+    assert "139.7 GiB on a GPU" in shortage(shared, ZERO_3, 72.0)  # 2 · 69.84
+    assert "gpus_per_worker: 1" in shortage(shared, ZERO_3, 72.0)

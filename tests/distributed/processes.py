@@ -1,0 +1,46 @@
+"""The same work in several processes over gloo."""
+
+import multiprocessing
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.engine.distributed import Rank, free_address, join
+
+SECONDS = 600.0
+
+
+def in_processes(directory: Path, world_size: int, work: Callable[[Rank], Any]) -> list[Any]:
+    """What `work`, a function of some module, returns on every rank; by rank.
+
+    Args:
+        directory: for the results.
+    """
+    context = multiprocessing.get_context("spawn")
+    address = free_address()
+    ranks = [Rank(index=n, world_size=world_size, address=address) for n in range(world_size)]
+    processes = [context.Process(target=_rank, args=(rank, directory, work)) for rank in ranks]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(SECONDS)
+            assert process.exitcode == 0
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(directory / f"{rank.index}.pt", weights_only=False) for rank in ranks]
+
+
+def _rank(rank: Rank, directory: Path, work: Callable[[Rank], Any]) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # DeepSpeed calls names that torch is about to rename
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  DeepSpeed prints its progress
+    join(rank, SECONDS)
+    torch.save(work(rank), directory / f"{rank.index}.pt")
+    torch.distributed.destroy_process_group()
