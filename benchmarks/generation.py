@@ -15,7 +15,6 @@ the cached keys and values once per token at the speed of memory, both measured 
 import argparse
 import gzip
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import transformers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.measure import ROOT, Row, interleaved, report
+from benchmarks.measure import Row, interleaved, report, shared_data
 from data.tokenizer import Tokenizer
 from rlhf.generation import generator
 from rlhf.generation.sampling import SamplingConfig
@@ -223,7 +222,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(THREADS)
     transformers.logging.set_verbosity_error()
-    shared = Path(os.environ.get("RLHF_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    shared = shared_data()
     lengths = real_lengths(shared)
     rows = [measure(name, lengths, chosen.repeats) for name in chosen.only]
     report(rows, ["torch", "transformers"], THREADS, chosen.json)

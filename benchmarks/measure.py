@@ -27,6 +27,11 @@ class Row:
     """Of the speed that the hardware allows, as measured in the same run; None where unknown."""
 
 
+def shared_data() -> Path:
+    """Where the real data lies."""
+    return Path(os.environ.get("RLHF_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
 def interleaved(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
     """Median seconds of each run; they take turns, so that what disturbs one disturbs all.
 

@@ -19,14 +19,13 @@ shared/data beside the checkout.
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import ROOT, Row, report
+from benchmarks.measure import ROOT, Row, report, shared_data
 from benchmarks.sides.turns import Side
 from data.chat_format import ChatFormat
 from data.counting import WordCounter
@@ -56,7 +55,7 @@ class Work:
 
     def prepare(self) -> None:
         """Models, and the same prompts as a dataset and as ids."""
-        shared = Path(os.environ.get("RLHF_SHARED_DATA", ROOT.parent / "shared" / "data"))
+        shared = shared_data()
         files = read_files([shared / "hh-rlhf" / "helpful-base.test.jsonl.gz"], WordCounter())
         texts = [row.prompt[0].content for file in files for row in file.rows]
         tokenizer = train_tokenizer(texts, VOCAB_SIZE)

@@ -31,7 +31,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig as TrlConfig
 from trl import RewardTrainer
 
-from benchmarks.measure import ROOT, Row, interleaved, report
+from benchmarks.measure import Row, interleaved, report, shared_data
 from data.counting import WordCounter
 from data.importers.hh_rlhf import read_files
 from data.tokenizer import Tokenizer, train_tokenizer
@@ -60,7 +60,7 @@ def longest(pair: EncodedPair) -> int:
 
 def hh_task(directory: Path) -> RewardTask:
     """A random model of the tiny size on HH; the directory receives it for TRL as well."""
-    shared = Path(os.environ.get("RLHF_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    shared = shared_data()
     files = read_files([shared / "hh-rlhf" / name for name in FILES], WordCounter())
     rows = [row for file in files for row in file.rows]
     texts = [m.content for c in rows for m in (*c.prompt, *c.chosen, *c.rejected)]

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from data.tokenizer import Tokenizer
 from policy.ppo_math import clipped_policy_loss, clipped_value_loss
 from rlhf.actors.group import Seat
-from rlhf.actors.workers import GenerationRequest
+from rlhf.actors.workers import GenerationRequest, respond
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig
 from rlhf.engine.weight_sync import SamplerWeights
-from rlhf.generation.generator import generate
 from rlhf.model.heads import ScalarModel
 from rlhf.model.init import init_scalar_head, scalar_model_from
 from rlhf.model.logprobs import align_values
@@ -80,15 +79,7 @@ class PolicyWorker:
 
     def generate(self, request: GenerationRequest) -> list[Rollout]:
         """One response per prompt from the weights of the version that is asked for."""
-        return generate(
-            self._sampler.at(request.policy_version),
-            request.prompts,
-            request.sampling,
-            eos_id=request.eos_id,
-            seed=request.seed,
-            streams=request.streams,
-            policy_version=request.policy_version,
-        )
+        return respond(self._sampler.at(request.policy_version), request)
 
     @torch.no_grad()
     def ref_logprobs(self, rows: Experience, micro_batch_size: int) -> Tensor:

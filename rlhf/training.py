@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from data.errors import ConfigError, require_positive
 from rlhf.actors.group import Seat, WorkerGroup, start_workers
 from rlhf.actors.placement import Placement
-from rlhf.actors.workers import GenerationRequest
+from rlhf.actors.workers import GenerationRequest, respond
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
 from rlhf.engine.optim import OptimConfig, learning_rate
 from rlhf.engine.weight_sync import SamplerWeights
-from rlhf.generation.generator import generate
 from rlhf.metrics import read_metrics
 from rlhf.model.heads import LanguageModel
 from rlhf.run import KEEP_CHECKPOINTS, Run, progress
@@ -116,15 +115,7 @@ class TrainWorker:
             whole.sync(self._engine, request.policy_version)
             module = whole.at(request.policy_version)
         assert isinstance(module, LanguageModel)
-        return generate(
-            module,
-            request.prompts,
-            request.sampling,
-            eos_id=request.eos_id,
-            seed=request.seed,
-            streams=request.streams,
-            policy_version=request.policy_version,
-        )
+        return respond(module, request)
 
     def save_checkpoint(self, directory: Path) -> None:
         """Engine state; every rank calls."""

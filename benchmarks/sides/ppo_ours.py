@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from benchmarks.sides.turns import EXTRA_ITERATIONS, Clock, Iteration, serve
 from policy.ppo import Roles, train_ppo
+from reward.score import RewardModels
 from rlhf.actors.group import WorkerGroup
 from rlhf.actors.session import ray_session
 from rlhf.cli import ppo as command
@@ -47,11 +48,9 @@ def timed(roles: Roles, clock: Clock) -> Roles:
     def group(inner: WorkerGroup[Any]) -> Any:
         return TimedGroup(inner, clock)
 
-    rewards = replace(
-        roles.rewards,
-        helpfulness=group(roles.rewards.helpfulness),
-        safety=group(roles.rewards.safety),
-    )
+    rewards = roles.rewards
+    assert isinstance(rewards, RewardModels)
+    rewards = replace(rewards, helpfulness=group(rewards.helpfulness), safety=group(rewards.safety))
     return replace(roles, policy=group(roles.policy), critic=group(roles.critic), rewards=rewards)
 
 

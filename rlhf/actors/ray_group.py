@@ -81,27 +81,28 @@ class RayGroup(Closing, Generic[W]):
         self._busy = True
         deadline = time.monotonic() + self._placement.timeout
         waiting = list(calls)
+        results: dict[Any, Any] = {}
         try:
             while waiting:
                 ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
                 if not ready:
                     raise self._late([calls.index(call) for call in waiting], phase)
-                self._check(calls, ready[0], phase)
+                results[ready[0]] = self._result(calls, ready[0], phase)
         except Exception:
             self.close()
             raise
         self._busy = False
-        return ray.get(calls)
+        return [results[call] for call in calls]
 
-    def _check(self, calls: list[Any], call: Any, phase: str) -> None:
+    def _result(self, calls: list[Any], call: Any, phase: str) -> Any:
         """Raises what an answer holds instead of a result."""
-        error = _error_of(call)
-        if error is None:
-            return
+        error = _answer(call)
+        if not isinstance(error, RayError):
+            return error
         rank = calls.index(call)
         if isinstance(error, RayTaskError):
             cause = error.cause
-            if isinstance(cause, UserError | OSError):
+            if isinstance(cause, UserError | OSError) and not isinstance(cause, ConnectionError):
                 raise cause from None
             dead = self._dead(calls)
             if dead is None:
@@ -119,7 +120,7 @@ class RayGroup(Closing, Generic[W]):
     def _dead(self, calls: list[Any]) -> RayActorError | None:
         """The death of a rank, which its peers may have noticed first, as a broken connection."""
         ray.wait(calls, num_returns=len(calls), timeout=SECONDS_TO_HEAR)
-        errors = map(_error_of, calls)
+        errors = map(_answer, calls)
         return next((error for error in errors if isinstance(error, RayActorError)), None)
 
     def _late(self, ranks: list[int], phase: str) -> WorkerLost:
@@ -134,12 +135,11 @@ class RayGroup(Closing, Generic[W]):
         )
 
 
-def _error_of(call: Any) -> RayError | None:
-    """What a call failed with; None where it did not, or is not finished."""
+def _answer(call: Any) -> Any:
+    """The result of a call or the error that it ended with; None where it is not finished."""
     try:
-        ray.get(call, timeout=0)
+        return ray.get(call, timeout=0)
     except GetTimeoutError:
         return None
     except RayError as error:
         return error
-    return None

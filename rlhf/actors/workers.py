@@ -9,6 +9,7 @@ import torch
 from rlhf.actors.group import Seat, WorkerGroup
 from rlhf.generation.generator import generate
 from rlhf.generation.sampling import SamplingConfig
+from rlhf.model.heads import LanguageModel
 from rlhf.model.weights import load_language_model
 from rlhf.types import Experience, PromptIds, Rollout
 
@@ -47,14 +48,7 @@ class GenerateWorker:
 
     def generate(self, request: GenerationRequest) -> list[Rollout]:
         """One response per prompt."""
-        return generate(
-            self._model,
-            request.prompts,
-            request.sampling,
-            eos_id=request.eos_id,
-            seed=request.seed,
-            streams=request.streams,
-        )
+        return respond(self._model, request)
 
     @torch.inference_mode()
     def logprobs(self, request: LogprobRequest) -> list[float]:
@@ -70,6 +64,19 @@ class GenerateWorker:
             )
             found += out.logprobs.sum(dim=1).tolist()
         return found
+
+
+def respond(model: LanguageModel, request: GenerationRequest) -> list[Rollout]:
+    """What a worker generates, its model being of the policy version that is asked for."""
+    return generate(
+        model,
+        request.prompts,
+        request.sampling,
+        eos_id=request.eos_id,
+        seed=request.seed,
+        streams=request.streams,
+        policy_version=request.policy_version,
+    )
 
 
 def generate_with(
