@@ -30,6 +30,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
+METRIC_PAGES = (
+    "sft", "reward", "rejection_sampling", "ppo", "rounds", "ghost_attention", "evaluation",
+)  # fmt: skip
 CONFIGS = [
     PretrainConfig, SftConfig, RewardConfig, Mixture, RejectionSamplingConfig, PpoConfig,
     GhostAttentionConfig, WorldSize,
@@ -216,7 +219,7 @@ def test_every_command_is_mentioned() -> None:
 def test_documented_metrics_and_keys_exist() -> None:
     """First cells of tables in the pages on algorithms and evaluation are names in the code."""
     known = names_in_the_code()
-    for page in ("sft", "reward", "rejection_sampling", "ppo", "ghost_attention", "evaluation"):
+    for page in METRIC_PAGES:
         found = _METRIC.findall((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
         assert [name for name in found if name not in known] == [], page
 

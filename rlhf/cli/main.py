@@ -73,6 +73,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "at which temperature the best of N samples scores highest",
     ),
     "ppo": ("rlhf.cli.ppo", "PPO with a KL penalty against the reward models"),
+    "rounds": (
+        "rlhf.cli.rounds",
+        "RLHF-V1 … V5: new comparisons, reward models and policies in every round",
+    ),
     "ghost-attention": (
         "rlhf.cli.ghost_attention",
         "make a standing instruction hold for a dialogue",
@@ -80,6 +84,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate gold": (
         "rlhf.cli.evaluate_gold",
         "policies against the built-in world's gold scores",
+    ),
+    "evaluate scores": (
+        "rlhf.cli.evaluate_scores",
+        "policies against the first one, judged by reward models",
     ),
     "evaluate recall": (
         "rlhf.cli.evaluate_recall",

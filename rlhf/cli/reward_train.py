@@ -141,7 +141,7 @@ def accuracy_views(
         for column in columns:
             view.add_column(column.removesuffix("_better").replace("_", " "), justify="right")
         for name, row in rows.items():
-            view.add_row(name, *(_percent(row.get(column)) for column in columns))
+            view.add_row(name, *(accuracy_cell(row.get(column)) for column in columns))
         yield view
 
 
@@ -161,7 +161,8 @@ def unsafe_views(found: Mapping[str, Sequence[Detection]]) -> Iterator[Table]:
     yield view
 
 
-def _percent(cell: Mapping[str, Any] | None) -> str:
+def accuracy_cell(cell: Mapping[str, Any] | None) -> str:
+    """An accuracy of `accuracy_table` in percent with its interval; a dash where there is none."""
     if cell is None:
         return "-"
     return f"{100 * cell['accuracy']:.0f} [{100 * cell['low']:.0f},{100 * cell['high']:.0f}]"
