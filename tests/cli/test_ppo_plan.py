@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_what_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gpu_memory" in capsys.readouterr().err
 
 
-def plan_of_7b(role: str, engine: EngineConfig, workers: int, **train: int) -> WorkerPlan:
+def plan_of_7b(role: str, engine: EngineConfig, workers: int, **train: Any) -> WorkerPlan:
     seven = SIZES["7b"]
     models = PpoModels(policy=seven, reference=seven, critic=seven, scorers={})
     placement = Placement(workers=workers, gpus_per_worker=1)
