@@ -3,11 +3,10 @@
 import re
 
 HAPPY = frozenset(
-    "happy happier happiest happily glad joy joyful cheerful cheer delighted excited proud "
-    "smile smiled smiles smiling laugh laughed laughs laughing giggle giggled fun funny "
-    "love loved loves lovely hug hugged hugs kiss kissed friend friends friendly kind nice "
-    "wonderful great good best beautiful pretty warm sunny bright play played playing plays "
-    "sing sang dance danced party gift thank thanked enjoy enjoyed yay".split()
+    "happy happier happiest happily happiness glad joy joyful cheerful cheered delighted excited "
+    "proud smile smiled smiles smiling laugh laughed laughs laughing laughter giggle giggled fun "
+    "funny love loved loves loving hug hugged hugs hugging kiss kissed friend friends friendly "
+    "wonderful enjoy enjoyed yay".split()
 )
 _WORD = re.compile(r"[a-z]+")
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from data.dataset import read_rows
 from data.durable import write_durably
 from data.errors import ConfigError, DataError, require_not_negative, require_positive
-from data.schemas import Prompt
+from data.schemas import Prompt, Split
 from policy.best_of_n import NGRAMS, compare_temperatures
 from policy.prompts import PromptSet, chat_format_of, check_room
 from policy.rejection_sampling import check_temperatures
@@ -35,7 +35,9 @@ class TemperatureSweepCommand(RewardChoice):
     model: Path
     """Directory of the policy to sample from."""
     prompts: Path
-    """Dataset of prompts; the training split is used."""
+    """Dataset of prompts."""
+    split: Split = "train"
+    """Which of its splits; validation or test to see how a trained policy does on new prompts."""
     out: Path = Path("runs/temperature_sweep")
     """The run directory: sweep.json, charts, samples.parquet."""
     temperatures: tuple[float, ...] = (0.6, 0.8, 1.0, 1.2, 1.4)
@@ -80,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(TemperatureSweepCommand, argv, prog="rlhf temperature-sweep")
     chat = chat_format_of(config.model)
     rewards = opener(config, config.model, chat, config.placement)
-    prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
+    prompts = PromptSet.encode(read_rows(config.prompts, Prompt, config.split), chat)
     prompts = prompts.batch(0, min(config.num_prompts, len(prompts)), seed=config.seed)
     check_room(prompts, config.model)
     restarts = Restarts(config.max_restarts)
