@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from policy.best_of_n import expected_maxima, expected_medians, sizes
+from policy.best_of_n import best_of_n_curve
 from policy.claim_figures import (
     best_of_n_kl,
     best_temperature,
@@ -30,8 +30,10 @@ SFT, RS, PPO = "sft", "rejection_sampling", "ppo"
 """The fine-tuned model, its first round of rejection sampling, and PPO after that."""
 LAST_ROUND, ALL_ROUNDS = "last_round", "all_rounds"
 """The second round, which learned its own samples alone, or those of the first as well."""
-NO_PENALTY, PENALTY, NO_SAFETY = "no_penalty", "penalty", "no_safety_model"
-"""PPO from the fine-tuned model: with β = 0, with 0.01, and so with the helpfulness model alone."""
+NO_PENALTY, PENALTY = "no_penalty", "penalty"
+"""Long PPO runs from the fine-tuned model, with β = 0 and with β = 0.01."""
+BOTH_MODELS, ONE_MODEL = "both_models", "one_model"
+"""Short PPO runs from the fine-tuned model, with and without the safety model."""
 MISSING_KINDS = ("list", "format")
 """Kinds of prompts that the second round lacks: answers of a fixed form, as rhymed poems are."""
 BEST_OF = 16
@@ -54,6 +56,17 @@ class Answers:
     """Policy → one per held-out prompt, in the same order, with `kl` to the fine-tuned model."""
     runs: Mapping[str, pd.DataFrame]
     """NO_PENALTY and PENALTY → what PPO learned from, with `step`."""
+
+    @property
+    def ppo_kl(self) -> float:
+        """Nats per response between PPO and the fine-tuned model."""
+        return float(self.held_out[PPO]["kl"].mean())
+
+    @property
+    def ppo_gold(self) -> float:
+        """Gold score of PPO on the prompts of `best_of`."""
+        sweep = self.sweeps[PPO]
+        return gold_score(sweep[sweep["temperature"] == 1])
 
 
 Figure = Callable[[Answers], float]
@@ -83,26 +96,23 @@ def _measure(
 
 
 def _best_of_n(seeds: Sequence[Answers]) -> Claim:
-    def curve(seed: Answers) -> tuple[list[int], list[float], list[float]]:
-        scores = table_of(seed.best_of, "combined_score")
-        numbers = sizes(scores.shape[1])
-        both = [(expected_maxima(scores, n), expected_medians(scores, n)) for n in numbers]
-        return numbers, [float(m.mean()) for m, _ in both], [float(m.mean()) for _, m in both]
+    def curve(seed: Answers, side: str) -> tuple[list[float], list[float]]:
+        points = best_of_n_curve(table_of(seed.best_of, "combined_score"))
+        return [point["n"] for point in points], [point[side] for point in points]
 
-    def rise(seed: Answers) -> float:
-        numbers, maxima, _ = curve(seed)
-        return slope(np.log2(numbers).tolist(), maxima)
+    def rise(seed: Answers, side: str = "maximum") -> float:
+        numbers, values = curve(seed, side)
+        return slope(np.log2(numbers).tolist(), values)
 
     def straighter(seed: Answers) -> float:
-        numbers, maxima, _ = curve(seed)
+        numbers, maxima = curve(seed, "maximum")
         return straightness(np.log2(numbers).tolist(), maxima) - straightness(numbers, maxima)
 
     def flat(seed: Answers) -> float:
-        numbers, _, medians = curve(seed)
-        return 1 - abs(slope(np.log2(numbers).tolist(), medians)) / rise(seed)
+        return 1 - abs(rise(seed, "median")) / rise(seed)
 
     def last_gain(seed: Answers) -> float:
-        gains = np.diff(curve(seed)[1])
+        gains = np.diff(curve(seed, "maximum")[1])
         return float(gains[-1] / gains[0])
 
     return Claim(
@@ -172,10 +182,10 @@ def _earlier_rounds(seeds: Sequence[Answers]) -> Claim:
 
 def _safety_model(seeds: Sequence[Answers]) -> Claim:
     def halved(seed: Answers) -> float:
-        return violations(seed.held_out[NO_SAFETY]) / 2 - violations(seed.held_out[PENALTY])
+        return violations(seed.held_out[ONE_MODEL]) / 2 - violations(seed.held_out[BOTH_MODELS])
 
     def more_helpful(seed: Answers) -> float:
-        return helpfulness(seed.held_out[PENALTY]) - helpfulness(seed.held_out[NO_SAFETY])
+        return helpfulness(seed.held_out[BOTH_MODELS]) - helpfulness(seed.held_out[ONE_MODEL])
 
     def violating(policy: str) -> Figure:
         return lambda s: violations(s.held_out[policy])
@@ -186,8 +196,8 @@ def _safety_model(seeds: Sequence[Answers]) -> Claim:
         measures=(
             _measure(seeds, "half the violations without − with", halved),
             _measure(seeds, "helpfulness: with − without", more_helpful, -LITTLE),
-            _measure(seeds, "violations with", violating(PENALTY), None),
-            _measure(seeds, "violations without", violating(NO_SAFETY), None),
+            _measure(seeds, "violations with", violating(BOTH_MODELS), None),
+            _measure(seeds, "violations without", violating(ONE_MODEL), None),
         ),
     )
 
@@ -214,23 +224,18 @@ def _over_optimisation(seeds: Sequence[Answers]) -> Claim:
 
 
 def _equal_kl(seeds: Sequence[Answers]) -> Claim:
-    def kl(seed: Answers) -> float:
-        return float(seed.held_out[PPO]["kl"].mean())
+    def lead(seed: Answers) -> float:
+        return gold_at_kl(seed.best_of, seed.ppo_kl) - seed.ppo_gold
 
     def largest(seed: Answers) -> float:
         return best_of_n_kl(table_of(seed.best_of, "gold_score").shape[1])
-
-    def lead(seed: Answers) -> float:
-        sweep = seed.sweeps[PPO]
-        trained = sweep[sweep["temperature"] == 1]
-        return gold_at_kl(seed.best_of, kl(seed)) - gold_score(trained)
 
     return Claim(
         sentence="At equal KL the best of N has a higher gold score than RS, then PPO.",
         source="Gao et al.",
         measures=(
             _measure(seeds, "gold score: best of N − PPO", lead),
-            _measure(seeds, "nats between PPO and SFT", kl, None, "coefficient"),
+            _measure(seeds, "nats of PPO", lambda s: s.ppo_kl, None, "coefficient"),
             _measure(seeds, "nats of the largest N", largest, None, "coefficient"),
         ),
     )

@@ -66,6 +66,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf.cli.reproduce_reward",
         "judge the paper's claims about reward models, on the built-in world",
     ),
+    "reproduce policy": (
+        "rlhf.cli.reproduce_policy",
+        "judge the paper's claims about PPO and rejection sampling, on the built-in world",
+    ),
     "reproduce hh": ("rlhf.cli.reproduce_hh", "reward models on what people preferred in HH"),
     "rejection-sampling": ("rlhf.cli.rejection_sampling", "fine-tune on the best of K samples"),
     "temperature-sweep": (

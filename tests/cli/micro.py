@@ -43,7 +43,14 @@ SMALLER = {
     "recall": {"num_dialogues": 4, "sampling": {"max_new_tokens": 8}},
 }
 """Config → what replaces its values."""
-SMALLER["overoptimise"] = SMALLER["ppo"]
+SMALLER["overoptimise"] = SMALLER["ppo_from_sft"] = SMALLER["ppo"]
+SMALLER["sweep"] = {
+    "num_prompts": 5,
+    "samples_per_prompt": 16,
+    "sampling": {"max_new_tokens": 8},
+    "temperatures": [0.8, 1.0, 1.2],
+}
+SMALLER["best_of_n"] = SMALLER["sweep"] | {"temperatures": [1.0]}
 
 
 def write_micro_configs(directory: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from policy.claims import (
     ALL_ROUNDS,
+    BOTH_MODELS,
     LAST_ROUND,
     MISSING_KINDS,
     NO_PENALTY,
-    NO_SAFETY,
+    ONE_MODEL,
     PENALTY,
     PPO,
     RS,
@@ -70,9 +71,8 @@ def as_in_the_papers() -> Answers:
             PPO: held_out(0.6, 1, kl=1.5),
             LAST_ROUND: held_out(0.55, 2, missing=0.4),
             ALL_ROUNDS: held_out(0.55, 2, missing=0.5),
-            PENALTY: held_out(0.5, 2),
-            NO_SAFETY: held_out(0.5, 6),
-            NO_PENALTY: held_out(0.3, 6),
+            BOTH_MODELS: held_out(0.5, 2),
+            ONE_MODEL: held_out(0.5, 6),
         },
         runs={
             NO_PENALTY: run([0, 1, 2, 3], [0.5, 0.6, 0.5, 0.3]),
@@ -113,8 +113,8 @@ def test_all_claims_hold_where_they_are_true(as_in_the_papers: Answers) -> None:
         (2, {PPO: held_out(0.4, 3)}),
         (3, {LAST_ROUND: held_out(0.55, 2, missing=0.5)}),  # it forgets nothing
         (3, {ALL_ROUNDS: held_out(0.55, 2, missing=0.4)}),  # nor do all rounds help
-        (4, {PENALTY: held_out(0.5, 4)}),  # fewer, not half as many
-        (4, {PENALTY: held_out(0.47, 2)}),  # at the cost of helpfulness
+        (4, {BOTH_MODELS: held_out(0.5, 4)}),  # fewer, not half as many
+        (4, {BOTH_MODELS: held_out(0.47, 2)}),  # at the cost of helpfulness
     ],
 )
 def test_a_claim_fails_where_policies_do(

@@ -1,11 +1,17 @@
-"""The charts of `rlhf reproduce reward`: what they carry and what they say about it."""
+"""The charts of `rlhf reproduce …`: what they carry and what they say about it."""
 
 from typing import Any
 
 import pandas as pd
 import vl_convert
 
-from rlhf.claim_plots import accuracy_over_data, scores_by_margin
+from rlhf.claim_plots import (
+    accuracy_over_data,
+    gold_by_kl,
+    maxima_by_temperature,
+    score_by_kl,
+    scores_by_margin,
+)
 from rlhf.plot_parts import Drawing
 
 
@@ -46,4 +52,39 @@ def test_accuracy_with_all_the_data_is_told() -> None:
     chart = accuracy_over_data(curve, ["better", "slightly better"])
     assert len(rows_of(chart)) == 4
     assert chart.to_dict()["description"] == "With all: better 70.0%, slightly better 55.0%."
+    assert vl_convert.vegalite_to_svg(chart.to_json())
+
+
+def test_the_best_temperature_of_every_n_is_told() -> None:
+    curves = pd.DataFrame(
+        [
+            {"temperature": t, "n": n, "maximum": maximum}
+            for n, maxima in ((1, (3, 2, 1)), (4, (3, 4, 2)))
+            for t, maximum in zip((0.8, 1.0, 1.2), maxima, strict=True)
+        ]
+    )
+    chart = maxima_by_temperature(curves, "SFT")
+    assert set(rows_of(chart)["n"]) == {"N = 1", "N = 4"}
+    assert chart.to_dict()["description"] == "Highest for N = 1 0.8, N = 4 1."
+    assert vl_convert.vegalite_to_svg(chart.to_json())
+
+
+def test_scores_lie_over_the_root_of_the_kl() -> None:
+    steps = pd.DataFrame({"run": "β = 0", "kl": [-0.01, 4, 9], "gold_score": [0.5, 0.6, 0.3]})
+    chart = score_by_kl(steps, "gold_score", "gold score")
+    assert rows_of(chart)["root"].tolist() == [0, 2, 3]  # below 0 by noise
+    assert chart.to_dict()["description"] == (
+        "With β = 0: 0.50 at first, 0.60 at most with 4.0 nats, 0.30 at last with 9.0."
+    )
+    assert vl_convert.vegalite_to_svg(chart.to_json())
+
+
+def test_best_of_n_beside_policies() -> None:
+    curve = pd.DataFrame({"n": [1, 2], "kl": [0, 0.19], "gold_score": [0.5, 0.55]})
+    policies = pd.DataFrame({"policy": ["PPO"], "kl": [1.0], "gold_score": [0.7]})
+    chart = gold_by_kl(curve, policies)
+    assert rows_of(chart)["policy"].tolist() == ["best of N of SFT"] * 2 + ["PPO"]
+    assert chart.to_dict()["description"] == (
+        "Best of 2: 0.55 with 0.2 nats; PPO: 0.70 with 1.0 nats."
+    )
     assert vl_convert.vegalite_to_svg(chart.to_json())

@@ -1,0 +1,229 @@
+"""`rlhf reproduce policy`: the paper's claims about optimising a policy, on the built-in world."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data.dataset import Batch, publish_many, read_rows
+from data.errors import ConfigError, require_positive
+from data.manifest import MANIFEST
+from data.schemas import DOMAINS, Prompt
+from policy.claims import (
+    ALL_ROUNDS,
+    BOTH_MODELS,
+    LAST_ROUND,
+    MISSING_KINDS,
+    NO_PENALTY,
+    ONE_MODEL,
+    PENALTY,
+    PPO,
+    RS,
+    SFT,
+    Answers,
+    judge_claims,
+)
+from policy.evaluation.gold import judge_samples
+from policy.samples import SAMPLES_FILE
+from rlhf.actors.placement import Placement
+from rlhf.cli.parsing import parse
+from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
+from rlhf.cli.quickstart import STAGES as QUICKSTART
+from rlhf.cli.reproduce import placement_of, placement_words, run_stages
+from rlhf.cli.reproduce_page import claims_views
+from rlhf.cli.reproduce_policy_page import curves_of, write_page
+from rlhf.cli.runs import report_line, session
+from rlhf.metrics import read_metrics
+from rlhf.run import Run, console, read_json, write_json
+
+RESULTS_FILE = "reproduce.json"
+SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
+"""Stages of the quickstart that all seeds share."""
+OF_SEED = ("collect", "reward", RS, PPO)
+"""Stages of the quickstart that every seed has of its own."""
+NARROW, HELD_OUT = "narrow_prompts", "held_out_prompts"
+"""Prompts without the kinds that the second round lacks; those of the test split, given as a
+training split because that is what a sweep samples."""
+HELPFULNESS_ALONE = "helpfulness_alone"
+"""Rewards in which the helpfulness model stands in for the safety model, too."""
+LATER = 1000
+"""Added to the seed for the second round, so that it draws prompts and samples of its own."""
+
+ROUND_2 = (
+    "rejection-sampling --config {configs}/rejection_sampling.yaml --rewards {own}/reward "
+    "--model {own}/rejection_sampling/model --prompts {out}/narrow_prompts --train.seed {later} "
+    "--train.num_prompts 600"
+)
+FROM_SFT = "--model {out}/sft/model --prompts {out}/world/prompts --train.seed {seed}"
+LONG = f"ppo --config {{configs}}/ppo_from_sft.yaml {FROM_SFT} --rewards {{own}}/reward"
+SHORT = f"ppo --config {{configs}}/ppo.yaml {FROM_SFT} --train.iterations 8"
+SWEEP = (
+    "temperature-sweep --config {configs}/sweep.yaml --rewards {own}/reward "
+    "--prompts {out}/held_out_prompts --seed {seed}"
+)
+JUDGED = (RS, PPO, LAST_ROUND, ALL_ROUNDS, BOTH_MODELS, ONE_MODEL)
+"""Policies that answer the held-out prompts, beside the fine-tuned model."""
+STAGES = {
+    LAST_ROUND: ROUND_2,
+    ALL_ROUNDS: f"{ROUND_2} --pool {{own}}/pool",
+    NO_PENALTY: f"{LONG} --train.kl_coef 0",
+    PENALTY: f"{LONG} --train.kl_coef 0.01",
+    BOTH_MODELS: f"{SHORT} --rewards {{own}}/reward",
+    ONE_MODEL: f"{SHORT} --rewards {{own}}/{HELPFULNESS_ALONE}",
+    "best_of_n": SWEEP.replace("sweep.yaml", "best_of_n.yaml") + " --model {out}/sft/model",
+    f"sweep_{SFT}": f"{SWEEP} --model {{out}}/sft/model",
+    f"sweep_{PPO}": f"{SWEEP} --model {{own}}/ppo/model",
+    "evaluation": "evaluate gold --config {configs}/evaluation.yaml --rewards {own}/reward "
+    f"--prompts {{out}}/world/prompts --seed {{seed}} --policies.{SFT} {{out}}/sft/model "
+    + " ".join(f"--policies.{name} {{own}}/{name}/model" for name in JUDGED),
+}
+"""Directory → the command that fills it, for each seed, after those of the quickstart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproducePolicyCommand:
+    """Judge what Llama 2 says about PPO and rejection sampling, on seeds of the built-in world.
+
+    The world, the chat model and its variant are made once. Each seed has its own comparisons,
+    reward models and policies.
+    """
+
+    out: Path = Path("runs/reproduce_policy")
+    """Run directory; each stage has its own in it. Started again, finished stages are kept."""
+    seeds: int = 3
+    """How many; the intervals are over them."""
+    workers: int = 2
+    """Data-parallel workers of every stage; with one, neither Ray nor DeepSpeed is used."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "workers")
+        if self.seeds < 2:
+            raise ConfigError(f"seeds is {self.seeds}; an interval over seeds needs 2 or more")
+
+    @property
+    def placement(self) -> Placement:
+        """Of every stage that has workers."""
+        return placement_of(self.workers)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains what is not trained yet, judges the claims, writes reproduce.json and report.html."""
+    config = parse(ReproducePolicyCommand, argv, prog="rlhf reproduce policy")
+    settings = {"out": str(config.out), "seeds": config.seeds}
+    run = Run(config.out, "reproduce policy", settings)
+    if not run.finished:
+        with session(config.placement):
+            run_stages(config.out, shared_stages(config), config.placement)
+            publish_prompts(config.out)
+            for seed in range(config.seeds):
+                leave_helpfulness_alone(config.out / f"seed-{seed}")
+            run_stages(config.out, seed_stages(config), config.placement)
+        seeds = read_answers(config)
+        claims = judge_claims(seeds)
+        results = {
+            "seeds": config.seeds,
+            "claims": [claim.to_record() for claim in claims],
+            **curves_of(seeds),
+        }
+        write_json(run.directory / RESULTS_FILE, results)
+        write_page(run.directory / "report.html", results)
+        run.finish(verdicts={claim.sentence: claim.verdict for claim in claims})
+        report_line("reproduce policy", run, seeds=config.seeds)
+    for view in claims_views(read_json(config.out / RESULTS_FILE)):
+        console.print(view)
+    console.print(f"open {config.out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def shared_stages(config: ReproducePolicyCommand) -> dict[str, list[str]]:
+    """Directory → the words of its command, in order."""
+    return {name: _words(config, QUICKSTART[name], 0, place=name) for name in SHARED}
+
+
+def seed_stages(config: ReproducePolicyCommand) -> dict[str, list[str]]:
+    """The same, of all seeds."""
+    commands = {name: _of_seed(QUICKSTART[name]) for name in OF_SEED} | STAGES
+    commands[RS] += " --pool {own}/pool"
+    return {
+        f"seed-{seed}/{name}": _words(config, command, seed)
+        for seed in range(config.seeds)
+        for name, command in commands.items()
+    }
+
+
+def publish_prompts(out: Path) -> None:
+    """Writes the two datasets that are parts of the world's prompts, unless they are there."""
+    prompts = out / "world" / "prompts"
+    parts = {
+        NARROW: [r for r in read_rows(prompts, Prompt, "train") if r.kind not in MISSING_KINDS],
+        HELD_OUT: read_rows(prompts, Prompt, "test"),
+    }
+    for name, rows in parts.items():
+        if not (out / name / MANIFEST).exists():
+            publish_many(out / name, [Batch(split="train", key=name, rows=rows)], Prompt)
+
+
+def leave_helpfulness_alone(directory: Path) -> None:
+    """Links that make the helpfulness model of a seed both of its reward models.
+
+    R_c is then the helpfulness score, whatever the rule chooses.
+    """
+    rewards = directory / HELPFULNESS_ALONE
+    rewards.mkdir(parents=True, exist_ok=True)
+    for domain in DOMAINS:
+        if not (rewards / domain).is_symlink():
+            (rewards / domain).symlink_to(Path("..") / "reward" / "helpfulness")
+
+
+def read_answers(config: ReproducePolicyCommand) -> list[Answers]:
+    """What the policies of every seed said, with gold scores."""
+    rows = (
+        row
+        for split in ("train", "test")
+        for row in read_rows(config.out / "world" / "prompts", Prompt, split)
+    )
+    prompts = {row.prompt_id: row for row in rows}
+
+    def read(directory: Path) -> pd.DataFrame:
+        return judge_samples(pd.read_parquet(directory / SAMPLES_FILE), prompts)
+
+    seeds = []
+    for own in (config.out / f"seed-{seed}" for seed in range(config.seeds)):
+        held_out = read(own / "evaluation")
+        seeds.append(
+            Answers(
+                best_of=read(own / "best_of_n"),
+                sweeps={name: read(own / f"sweep_{name}") for name in (SFT, PPO)},
+                held_out={str(name): part for name, part in held_out.groupby("policy", sort=False)},
+                runs={
+                    name: with_kl(read(own / name), own / name) for name in (NO_PENALTY, PENALTY)
+                },
+            )
+        )
+    return seeds
+
+
+def with_kl(samples: pd.DataFrame, run: Path) -> pd.DataFrame:
+    """A PPO run's samples with `kl`, nats per response in their step."""
+    kl = {line["step"]: line["objective/kl"] for line in read_metrics(run)}
+    return samples.assign(kl=samples["step"].map(kl))
+
+
+def _of_seed(command: str) -> str:
+    """A command of the quickstart on what belongs to a seed."""
+    for name in OF_SEED:
+        command = command.replace(f"{{out}}/{name}", f"{{own}}/{name}")
+    return command
+
+
+def _words(config: ReproducePolicyCommand, command: str, seed: int, place: str = "") -> list[str]:
+    """The command's, with its placement where it has workers."""
+    own = config.out / f"seed-{seed}"
+    places = {"out": config.out, "own": own, "configs": configs_directory()}
+    words = [w.format(**places, seed=seed, later=seed + LATER) for w in command.split()]
+    if place in ON_THE_DRIVER:
+        return words
+    words += placement_words(config.placement)
+    if words[0] == "ppo":
+        words += ["--reward_placement.ray", str(config.placement.ray).lower()]
+    return words
