@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dataset import open_file, open_manifest, sha256_of
+from data.dataset import latest_revisions, open_file, open_manifest, read_table, sha256_of
 from data.errors import DataError
 from data.manifest import MANIFEST
 from data.schemas import Comparison, Demonstration
@@ -25,6 +25,7 @@ BLOCK_BYTES = 1 << 20
 BATCH_ROWS = 1024
 """Of a Parquet file that are in memory at a time."""
 SUFFIXES = (".txt", ".gz", ".parquet")
+REVISION = ["comparison_id", "revision"]
 REMEDY = "give text (.txt, .gz), a Parquet file with a column of text, or a dataset"
 
 
@@ -84,8 +85,8 @@ def open_corpus(
 ) -> Corpus:
     """The corpus in a file, a directory of files, a dataset, or several of these.
 
-    Of a dataset only the training split is read. A comparison gives its chosen dialogue, a
-    demonstration all of it; messages are joined by line breaks.
+    Of a dataset only the training split is read. A comparison gives its chosen dialogue as it was
+    last revised, a demonstration all of it; messages are joined by line breaks.
 
     Raises:
         DataError: something of it is not there, or holds no text.
@@ -104,9 +105,9 @@ def open_corpus(
     return Corpus(tuple(sources), column, documents)
 
 
-def read_texts(path: Path) -> Iterator[str]:
+def read_texts(path: Path, column: str = "text") -> Iterator[str]:
     """The documents of a corpus, a line or row each; see `open_corpus`."""
-    return (text.text for text in open_corpus(path).texts())
+    return (text.text for text in open_corpus(path, column=column).texts())
 
 
 def _whole(blocks: Iterator[str]) -> Iterator[Text]:
@@ -178,10 +179,20 @@ def _dialogues(directory: Path) -> Iterator[str]:
         columns = ["messages"]
     else:
         raise DataError(f"{str(directory)!r} holds no dialogues, but rows of {row_type.__name__}")
+    replaced: set[tuple[str, int]] = set()
+    if row_type is Comparison:
+        columns += REVISION
+        keys = read_table(directory, Comparison, split="train", columns=REVISION)
+        replaced = _keys(keys) - _keys(latest_revisions(keys))
     for listed in manifest.files:
         if listed.split == "train":
             with open_file(directory, listed, row_type) as file:
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                     for record in batch.to_pylist():
-                        messages = [m for column in columns for m in record[column]]
-                        yield "\n".join(message["content"] for message in messages)
+                        if (record.pop(REVISION[0], ""), record.pop(REVISION[1], 0)) in replaced:
+                            continue
+                        yield "\n".join(m["content"] for turns in record.values() for m in turns)
+
+
+def _keys(table: pa.Table) -> set[tuple[str, int]]:
+    return set(zip(*(table[name].to_pylist() for name in REVISION), strict=True))

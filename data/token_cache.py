@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from data.tokenizer import Tokenizer
 KEY_FILE = "made_of.json"
 BATCH_TEXTS = 256
 """Texts that are tokenised at a time, in native threads."""
+SHARES = 10_000
+"""How fine the share of held-out documents is told."""
 
 
 def packed_corpus(
@@ -27,7 +30,8 @@ def packed_corpus(
 ) -> tuple[PackedFile, PackedFile]:
     """Training and held-out rows; made in the directory unless they are there.
 
-    Of lines and table rows, every n-th is held out; of whole files, the end of the corpus.
+    Of lines and table rows, the held-out ones are spread evenly; of whole files they are the end of
+    the corpus.
 
     Args:
         corpus: its documents get BOS and EOS around them.
@@ -63,9 +67,8 @@ def _make(
     row_length: int,
     validation_share: float,
 ) -> None:
-    every = 0
-    if validation_share and corpus.documents == "lines":
-        every = round(1 / validation_share)
+    held_out = Fraction(validation_share if corpus.documents == "lines" else 0.0)
+    held_out = held_out.limit_denominator(SHARES)
     temporary = temporary_of(directory)
     shutil.rmtree(temporary, ignore_errors=True)
     with removed_on_failure(temporary):
@@ -80,11 +83,17 @@ def _make(
             for part in ("train", "validation")
         )
         for index, ids in enumerate(_encoded(corpus, tokenizer)):
-            (validation if every and index % every == 0 else train).add(ids)
+            (validation if _is_due(index, held_out) else train).add(ids)
         train.close()
         validation.close()
         write_durably(temporary / KEY_FILE, json.dumps(key).encode())
         replace_directory(temporary, directory)
+
+
+def _is_due(index: int, share: Fraction) -> bool:
+    """Whether the index-th of many is among those that keep up with the share; the first one is."""
+    n, d = share.numerator, share.denominator
+    return index * n // d > (index - 1) * n // d
 
 
 def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ make the same ids; we read nothing from them but TAGS_KEY and FORM_KEY.
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -219,9 +219,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             f"{MIN_VOCAB_SIZE} or more"
         )
     buffer = io.BytesIO()
+    failures: list[Exception] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=_remembering(texts, failures),
             model_writer=buffer,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -237,11 +238,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             minloglevel=2,
         )
     except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
+        # SentencePiece names its source file and condition in brackets before it says what is wrong
+        reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
         raise ConfigError(
-            f"vocab_size is {vocab_size}; SentencePiece cannot build it from these texts: "
-            f"{str(error).strip().splitlines()[-1]}"
+            f"vocab_size is {vocab_size}; SentencePiece cannot build it from these texts: {reason}"
         ) from error
     return Tokenizer(buffer.getvalue())
+
+
+def _remembering(texts: Iterable[str], failures: list[Exception]) -> Iterator[str]:
+    """The same texts; SentencePiece hides what reading them raised, so it is kept here."""
+    try:
+        yield from texts
+    except Exception as error:
+        failures.append(error)
+        raise
 
 
 def _sound(text: str) -> str:

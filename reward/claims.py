@@ -12,7 +12,7 @@ from rlhf.claims import Claim, Measure, slope
 
 HELPFULNESS, SAFETY = "helpfulness", "safety"
 """The two models as `rlhf reward train` makes them."""
-MARGINS = {"none": "no_margin", "small": HELPFULNESS, "large": "large_margin"}
+MARGIN_MODELS = {"none": "no_margin", "small": HELPFULNESS, "large": "large_margin"}
 """Margin of Table 27 → helpfulness model trained with it."""
 FRACTIONS = {0.0625: "sixteenth", 0.25: "quarter", 1.0: HELPFULNESS}
 """Share of the comparisons → helpfulness model trained on it."""
@@ -115,8 +115,8 @@ def _margin(pairs: Pairs) -> Claim:
         for margin in ("small", "large"):
             gain = _difference(
                 pairs,
-                MARGINS[margin],
-                MARGINS["none"],
+                MARGIN_MODELS[margin],
+                MARGIN_MODELS["none"],
                 partial(accuracy, domain=HELPFULNESS, strength=strength),
             )
             name = f"{strength.replace('_', ' ')}: {margin} margin − none"
@@ -167,7 +167,7 @@ def _data(pairs: Pairs) -> Claim:
 def _bimodality(pairs: Pairs) -> Claim:
     found = {
         margin: tuple(bimodality(_own_scores(p)) for p in pairs[model])
-        for margin, model in MARGINS.items()
+        for margin, model in MARGIN_MODELS.items()
     }
     measures = [_coefficient(f"{margin} margin", values) for margin, values in found.items()]
     for more, less in (("small", "none"), ("large", "small")):

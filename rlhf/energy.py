@@ -18,8 +18,14 @@ WATTS_PER_GPU = 400.0
 """Of an A100 with 80 GB, the GPU of Table 2."""
 WATTS_PER_CORE = 5.0
 """Of one CPU core: server processors of 64 cores are rated 225 to 360 W."""
-GROUPS_AT_ONCE = {"ppo": 2, "evaluate gold": 4}
-"""Command → groups of workers that each of its placements holds at a time; else one."""
+GROUPS_AT_ONCE = {
+    ("ppo", "placement"): 2,
+    ("ppo", "reward_placement"): 2,
+    ("rejection-sampling", "reward_placement"): 2,
+    ("temperature-sweep", "reward_placement"): 2,
+    ("evaluate gold", "placement"): 4,
+}
+"""(Command, placement) → groups of workers that hold it at a time; one elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,11 @@ def run_energy(seconds: float, *, gpus: float, cores: int) -> Energy:
 
 def gpus_held(command: str, config: Mapping[str, Any]) -> float:
     """GPUs that the workers of a command reserve together, by the placements in its config."""
-    placements = [value for name, value in config.items() if name.endswith("placement")]
-    reserved = sum(p["workers"] * p.get("gpus_per_worker", 0.0) for p in placements)
-    return GROUPS_AT_ONCE.get(command, 1) * reserved
+    return sum(
+        GROUPS_AT_ONCE.get((command, name), 1) * value["workers"] * value.get("gpus_per_worker", 0)
+        for name, value in config.items()
+        if name.endswith("placement")
+    )
 
 
 def assumptions(devices: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.counting import TokenCounter, TokenizerCounter, WordCounter
-from data.errors import ConfigError, require_not_negative
+from data.errors import ConfigError, DataError, require_not_negative
 from data.importers.imported import DROPPED, TIES, ImportedFile, publish_files, reasons_of
 from data.manifest import Manifest
 from data.schemas import SPLITS, R
@@ -80,6 +80,11 @@ def publish_and_report(
     console.print(f"dropped lines: {config.out / DROPPED}", soft_wrap=True)
     if any(file.ties for file in files):
         console.print(f"ties: {config.out / TIES}", soft_wrap=True)
+    if not manifest.num_rows() and not any(file.ties for file in files):
+        raise DataError(
+            f"none of the records became a {row_type.__name__}; {str(config.out / DROPPED)!r} says "
+            "why: is this the right importer, and are its columns named (--map)?"
+        )
 
 
 def _malformed_lines(files: Sequence[ImportedFile[R]]) -> Iterator[str]:

@@ -6,9 +6,12 @@ imported only when that command runs.
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from data.errors import UserError
@@ -127,7 +130,8 @@ def _run(words: list[str]) -> int:
     if name is None:
         return _show_commands(words)
     try:
-        import_module(COMMANDS[name][0]).main(rest)
+        with _sigterm_as_ctrl_c():
+            import_module(COMMANDS[name][0]).main(rest)
     except (UserError, OSError, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
@@ -135,6 +139,19 @@ def _run(words: list[str]) -> int:
         print(f"rlhf {name}: {message}", file=sys.stderr)
         return code
     return 0
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """So that what ends jobs from outside also hears that the same command continues them."""
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def run_command(words: Sequence[str]) -> None:

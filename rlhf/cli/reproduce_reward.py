@@ -7,7 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from data.errors import ConfigError, require_positive
-from reward.claims import FRACTIONS, MARGINS, WITHOUT_AUXILIARY, Pairs, judge_claims, read_pairs
+from reward.claims import (
+    FRACTIONS,
+    MARGIN_MODELS,
+    WITHOUT_AUXILIARY,
+    Pairs,
+    judge_claims,
+    read_pairs,
+)
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
@@ -26,8 +33,8 @@ REWARD = QUICKSTART["reward"].replace("{out}/collect", "{out}/seed-{seed}/collec
 ONE_DOMAIN = REWARD + " --domains [{domain}]"
 MODELS = {
     "reward": REWARD,
-    MARGINS["none"]: f"{ONE_DOMAIN} --train.margin none",
-    MARGINS["large"]: f"{ONE_DOMAIN} --train.margin large",
+    MARGIN_MODELS["none"]: f"{ONE_DOMAIN} --train.margin none",
+    MARGIN_MODELS["large"]: f"{ONE_DOMAIN} --train.margin large",
     WITHOUT_AUXILIARY: f"{ONE_DOMAIN} --train.safety_coef 0",
     # A share of one pass is one pass over a random share: the order is random, and the schedule of
     # the learning rate ends where the pass does.

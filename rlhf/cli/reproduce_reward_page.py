@@ -10,7 +10,7 @@ import pandas as pd
 from data.durable import write_durably
 from data.schemas import DOMAINS, STRENGTHS
 from policy.evaluation.report_parts import charts, page, paragraph, table
-from reward.claims import FRACTIONS, HELPFULNESS, MARGINS, Pairs, accuracy
+from reward.claims import FRACTIONS, HELPFULNESS, MARGIN_MODELS, Pairs, accuracy
 from reward.evaluate import ALL
 from rlhf.claim_plots import accuracy_over_data, scores_by_margin
 from rlhf.claims import over_seeds
@@ -51,7 +51,7 @@ def write_page(path: Path, results: Results, pairs: Pairs) -> None:
         "Claims": paragraph(INTERVALS.format(seeds=seeds) + SHARED)
         + "\n".join(claims_tables(results)),
         "Accuracy": "\n".join(_accuracy(results)),
-        "Margins": charts(scores_by_margin(_scores_of_margins(pairs), list(MARGINS)))
+        "Margins": charts(scores_by_margin(_scores_of_margins(pairs), list(MARGIN_MODELS)))
         + paragraph("Scores on helpfulness comparisons of the test split, seed 0."),
         "Data": charts(_data_chart(results)),
     }
@@ -80,7 +80,7 @@ def _points(record: Mapping[str, Any]) -> dict[str, Any]:
 def _scores_of_margins(pairs: Pairs) -> pd.DataFrame:
     """Of seed 0 alone: the level of the scores is free, and differs between seeds."""
     parts = []
-    for margin, model in MARGINS.items():
+    for margin, model in MARGIN_MODELS.items():
         own = pairs[model][0]
         own = own[own["domain"] == HELPFULNESS]
         long = own.melt(value_vars=["chosen", "rejected"], var_name="side", value_name="score")

@@ -17,8 +17,10 @@ class TokenizerTrainConfig:
     """Train a SentencePiece BPE tokenizer: digits split, bytes for unknown characters."""
 
     input: Path
-    """Text with a document per line (.txt, .gz), Parquet with a column named text, a directory of
-    these, or a dataset of dialogues."""
+    """Text with a document per line (.txt, .gz), a Parquet file, a directory of these, or a dataset
+    of dialogues."""
+    column: str = "text"
+    """Of Parquet files that are no dataset of ours."""
     out: Path
     """Directory for tokenizer.model."""
     vocab_size: int = 32_000
@@ -37,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     run = begin("tokenizer train", config)
     if run is None:
         return
-    tokenizer = train_tokenizer(read_texts(config.input), config.vocab_size)
+    tokenizer = train_tokenizer(read_texts(config.input, config.column), config.vocab_size)
     tokenizer.save(config.out)
     run.finish(hash=tokenizer.hash)
     report_line("tokenizer train", run, pieces=tokenizer.vocab_size)

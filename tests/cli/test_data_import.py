@@ -30,6 +30,17 @@ def test_map_export_and_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(rows) == 30 and set(json.loads(rows[0])) == {"prompt", "chosen", "rejected"}
 
 
+def test_nothing_that_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text(json.dumps({"question": "q", "answer": "a"}))
+    words = ["data", "import", "generic", str(path), "--domain", "safety", "--source", "mine"]
+    assert main([*words, "--out", str(tmp_path / "ds")]) == 2
+    captured = capsys.readouterr()
+    assert "kept 0" in " ".join(captured.out.split())
+    assert "none of the records became a Comparison" in captured.err
+    assert len((tmp_path / "ds" / "dropped.jsonl").read_text().splitlines()) == 1
+
+
 def test_not_every_malformed_line_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """`rlhf` itself: its speed, its help, and what people see when something is wrong."""
 
 import errno
+import signal
 import subprocess
 import sys
 import time
@@ -181,6 +182,21 @@ def test_errors_of_a_running_command(
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1
     assert line in captured
+
+
+def test_sigterm_is_as_ctrl_c(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended:
+        @staticmethod
+        def main(argv: list[str]) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "import_module", lambda name: Ended)
+    assert main(["sft"]) == 130
+    assert "interrupted; the same command continues" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

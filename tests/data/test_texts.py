@@ -43,6 +43,18 @@ def test_of_comparisons_the_chosen_dialogue(
     assert list(read_texts(tmp_path)) == ["question 1\ngood answer 1", "question 2\ngood answer 2"]
 
 
+def test_of_a_comparison_its_last_revision(
+    tmp_path: Path, make_comparison: Callable[..., Comparison]
+) -> None:
+    edited = (Message("assistant", "a better answer"),)
+    rows = [make_comparison(1), make_comparison(2), make_comparison(1, revision=1, chosen=edited)]
+    publish_many(tmp_path, [Batch(split="train", key="k", rows=rows)], Comparison)
+    assert list(read_texts(tmp_path)) == [
+        "question 2\ngood answer 2",
+        "question 1\na better answer",
+    ]
+
+
 def test_of_prompts_nothing(tmp_path: Path) -> None:
     row = Prompt(
         prompt_id="p", prompt=(Message("user", "hi"),), domain="safety", kind="k", source="test"

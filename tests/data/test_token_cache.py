@@ -62,6 +62,16 @@ def test_every_so_many_lines_are_held_out(corpus_file: Path) -> None:
     assert sorted(documents_of(train)) == sorted(whole[1:10] + whole[11:])
 
 
+@pytest.mark.parametrize(("share", "held_out"), [(0.1, 2), (0.3, 6), (0.4, 8), (0.5, 10)])
+def test_as_many_lines_are_held_out_as_asked_for(
+    corpus_file: Path, share: float, held_out: int
+) -> None:
+    """Of 20."""
+    train, validation = cached(corpus_file, share=share)
+    assert len(documents_of(validation)) == held_out
+    assert len(documents_of(train)) == 20 - held_out
+
+
 def test_nothing_is_held_out(corpus_file: Path) -> None:
     train, validation = cached(corpus_file, share=0.0)
     assert (len(documents_of(train)), len(validation)) == (20, 0)

@@ -2,6 +2,7 @@
 
 import string
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,17 @@ def test_a_vocabulary_that_cannot_be() -> None:
         train_tokenizer(TEXTS, 5000)
     with pytest.raises(ConfigError, match="cannot build it"):
         train_tokenizer([], VOCAB_SIZE)
+    with pytest.raises(ConfigError) as told:
+        train_tokenizer(TEXTS, 5000)
+    assert "INTERNAL" not in str(told.value) and ".cc" not in str(told.value)
+
+
+def test_texts_that_cannot_be_read() -> None:
+    """SentencePiece reads them, but what they raise is told as it is."""
+
+    def texts() -> Iterator[str]:
+        yield "one"
+        raise DataError("line 2 is not UTF-8")
+
+    with pytest.raises(DataError, match="line 2 is not UTF-8"):
+        train_tokenizer(texts(), VOCAB_SIZE)
