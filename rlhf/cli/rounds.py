@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data.dataset import read_table
-from data.errors import ConfigError, require_not_negative, require_positive
-from data.schemas import Prompt
+from data.errors import ConfigError, DataError, require_not_negative, require_positive
+from data.manifest import open_manifest
+from data.schemas import Prompt, Split
 from policy.prompts import chat_format_of, check_same_tokenizer
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import dump, parse
@@ -17,8 +18,8 @@ from rlhf.cli.rounds_progress import show_progress, write_progress
 from rlhf.cli.runs import session
 from rlhf.run import FINISHED_FILE, Run, read_json, write_json
 
-MAY_DIFFER = ("rounds", "workers")
-"""Settings with which a run may go on that began with others."""
+MAY_DIFFER = ("rounds", "comparisons", "workers")
+"""Settings with which a run may go on that began with others: they count for what is to come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,8 @@ class RoundsCommand:
     """Prompts of each split on which responses are compared in a round; where people compare, also
     the new comparisons to wait for (the paper's first weekly batch has 5,561)."""
     annotations: Path | None = None
-    """Dataset of comparisons that the annotation app publishes, to wait for in every round, while
-    its collect/ has the pairs to compare; without one, the built-in world's annotators do."""
+    """Dataset of comparisons that the annotation app publishes. Every round writes pairs of answers
+    for it and waits; without one, the built-in world's annotators compare."""
     configs: Path | None = None
     """Directory with collect, reward, rejection_sampling, ppo and evaluation.yaml, the settings of
     the stages; configs/tiny unless given."""
@@ -162,8 +163,9 @@ def _run_round(config: RoundsCommand, number: int) -> None:
 
 def _words(config: RoundsCommand, number: int, command: str) -> list[str]:
     """A command of a round, with the two newest policies that there are before it."""
-    other = Policy("other", 0, config.other_model or config.model)
-    before, newest = [other, *policies(config, number - 1)][-2:]
+    made = policies(config, number - 1)
+    other = made[0] if config.other_model is None else Policy("other", 0, config.other_model)
+    before, newest = [other, *made][-2:]
     values = {
         "configs": _configs(config),
         "start": config.model,
@@ -205,6 +207,11 @@ def _check_inputs(config: RoundsCommand) -> None:
     chat_format_of(config.model)
     if config.other_model is not None:
         check_same_tokenizer(config.model, config.other_model)
+    manifest = open_manifest(config.prompts)
+    needed: tuple[Split, ...] = ("train", "test")
+    for split in needed:
+        if manifest.num_rows(split) == 0:
+            raise DataError(f"{str(config.prompts)!r} has no {split} split; a round needs both")
     if config.annotations is None and not _is_gold_known(config.prompts):
         raise ConfigError(
             f"nobody knows the truth about the prompts in {str(config.prompts)!r}, so people have "

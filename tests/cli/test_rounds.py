@@ -110,7 +110,8 @@ def test_reward_models_learn_from_all_comparisons_so_far(finished: Path) -> None
 def test_the_newest_policies_are_compared_on_prompts_of_their_own(finished: Path) -> None:
     own = [comparisons_of(finished / f"round_{n}/collect/comparisons") for n in (1, 2)]
     models = [{c.chosen_model for c in rows} | {c.rejected_model for c in rows} for rows in own]
-    assert models == [{"sft", "other"}, {"v1", "sft"}]
+    assert models == [{"sft"}, {"v1", "sft"}]
+    assert {own[0][0].chosen_temperature, own[0][0].rejected_temperature} == {0.8, 1.0}
     asked = [{c.prompt for c in rows if c.batch == f"round-{n}"} for n, rows in enumerate(own, 1)]
     train = {row.prompt for row in read_rows(finished / "comparisons", Comparison, "train")}
     assert asked[0] and asked[1] and not asked[0] & asked[1] & train
@@ -196,6 +197,7 @@ def test_waiting_for_people(
         published.append(publish_some(source, finished, key, domains))
 
     given = words(inputs, out, "--annotations", str(source), "--rounds", "1")
+    given += ["--other_model", str(inputs / "model")]
     given[given.index("--prompts") + 1] = str(write_real_prompts(inputs, tmp_path / "prompts"))
     monkeypatch.setattr(rounds_comparisons.time, "sleep", stop)
     assert main(given) == 130
@@ -234,6 +236,17 @@ def test_people_have_to_compare_where_nobody_knows_the_truth(
     assert main(given) == 2
     assert "so people have to compare" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_both_splits_are_needed(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_rows(inputs / "world/prompts", Prompt, "train")
+    publish(tmp_path / "prompts", rows, Prompt, split="train", key="train")
+    given = words(inputs, tmp_path / "run")
+    given[given.index("--prompts") + 1] = str(tmp_path / "prompts")
+    assert main(given) == 2
+    assert "has no test split; a round needs both" in capsys.readouterr().err
 
 
 def write_real_prompts(inputs: Path, directory: Path) -> Path:
