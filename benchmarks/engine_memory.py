@@ -145,7 +145,7 @@ def main() -> None:
                 name=f"{name}, {kind}",
                 ours=ours / MB,
                 peer=peer / MB,
-                ratio=ours / peer,
+                ratio=peer / ours,  # less is better
                 unit="MB",
             )
             rows.append(row)
