@@ -7,7 +7,7 @@ import pytest
 from data.schemas import STRENGTHS
 from reward.claims import (
     FRACTIONS,
-    MARGINS,
+    MARGIN_MODELS,
     WITHOUT_AUXILIARY,
     Pairs,
     accuracy,
@@ -110,8 +110,8 @@ def as_in_the_paper() -> Pairs:
         "helpfulness": with_accuracy(worse("safety"), split=4),
         "safety": below,
         WITHOUT_AUXILIARY: unsafe,
-        MARGINS["none"]: with_accuracy(plain),
-        MARGINS["large"]: with_accuracy(good, split=40),
+        MARGIN_MODELS["none"]: with_accuracy(plain),
+        MARGIN_MODELS["large"]: with_accuracy(good, split=40),
         FRACTIONS[0.0625]: with_accuracy(worse("helpfulness", 4)),
         FRACTIONS[0.25]: with_accuracy(worse("helpfulness", 2)),
     }
@@ -137,10 +137,10 @@ def test_all_claims_hold_where_they_are_true(as_in_the_paper: Pairs) -> None:
     ("source", "first", "second"),
     [
         ("Tables 7, 8", "safety", "helpfulness"),
-        ("Table 28", MARGINS["large"], MARGINS["none"]),
+        ("Table 28", MARGIN_MODELS["large"], MARGIN_MODELS["none"]),
         ("Table 29", "safety", WITHOUT_AUXILIARY),
         ("Figure 6", "helpfulness", FRACTIONS[0.0625]),
-        ("Figure 27", MARGINS["large"], MARGINS["none"]),
+        ("Figure 27", MARGIN_MODELS["large"], MARGIN_MODELS["none"]),
     ],
 )
 def test_a_claim_fails_where_two_models_change_places(
