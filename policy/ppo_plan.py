@@ -24,6 +24,7 @@ from rlhf.engine.base import EngineConfig
 from rlhf.generation.generator import DEFAULT_SLOTS
 from rlhf.model.config import ModelConfig
 from rlhf.model.heads import LanguageModel, ScalarModel
+from rlhf.model.kv_cache import BLOCK
 from rlhf.model.logprobs import CHUNK_LOGITS
 
 FP32 = 4
@@ -229,15 +230,18 @@ def trainer_memory(numbers: Numbers, engine: EngineConfig, workers: int) -> Trai
     """What rlhf/engine keeps of a model of which every rank has loaded the whole in float32.
 
     Plain torch and ZeRO stage 0 keep everything on every rank. In bf16, masters begin as the exact
-    float32 weights, which under DeepSpeed stay beside the shards until the end of the start.
+    float32 weights, which under DeepSpeed stay beside the shards until the end of the start. What
+    offloading moves is read from DeepSpeed's code, not measured: a CPU is its own host.
     """
     shards = engine.kind == "deepspeed" or (engine.kind == "auto" and workers > 1)
     held, updating, gathered = _by_stage(numbers, engine, workers if shards else 1, shards)
     host = 0
     if engine.offload_optimizer:
-        host = held.optimizer + held.gradients + updating.gradients
+        gradients = held.gradients + updating.gradients
+        leaving = gradients if engine.zero_stage > 1 else 0  # stage 1 keeps them where they arise
+        host = held.optimizer + leaving
         held = Use(parameters=held.parameters, buffers=held.buffers)
-        updating = Use(buffers=updating.buffers)
+        updating = Use(gradients=gradients - leaving, buffers=updating.buffers)
     loaded = Use(parameters=FP32 * numbers.all)
     heights = [loaded, held]
     if engine.precision == "bf16" and shards:
@@ -304,17 +308,19 @@ def sampling_memory(config: ModelConfig, train: PpoConfig, workers: int, b: int)
         prompts = max(prompts, -(-train.eval_prompts // workers))
     slots = min(DEFAULT_SLOTS, prompts)
     d, k, f = config.dim, config.num_kv_heads * config.head_dim, config.ffn_dim
+    capacity = -(-config.context // BLOCK) * BLOCK
     longest = max(1, config.context - train.sampling.max_new_tokens)
     # Prompts are read all at once. Of the layer before, its projections, rotated queries and keys
     # (in float32 first) and the outcome of attention are still there when a layer begins.
     rotated = b * (d + k)
     before = b * (d + 2 * k) + rotated + b * d
     attention = before + b * (2 * d + 2 * k) + FP32 * (d + k) + (rotated if b < FP32 else 0)
-    feed_forward = before + b * (2 * d + 2 * f)
+    feed_forward = before + b * (3 * d + 2 * f)
+    tables = 2 * FP32 * config.head_dim
     drawing = (b + 4 * FP32) * slots * config.vocab_size  # logits, and what is made of them
     return Use(
-        kv_cache=2 * config.num_layers * slots * k * config.context * b,
-        activations=max(attention, feed_forward) * slots * longest + drawing,
+        kv_cache=2 * config.num_layers * slots * k * capacity * b,
+        activations=(max(attention, feed_forward) + tables) * slots * longest + drawing,
         buffers=config.num_layers * (d + 2 * k) * d * b,  # joined projections of every layer
     )
 

@@ -1,6 +1,7 @@
 """What `rlhf ppo --plan` prints: memory by role, and what does not fit."""
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -81,11 +82,10 @@ def _remedy(plan: WorkerPlan, use: Use, engine: EngineConfig, available: float) 
     """By the largest part that a setting can make smaller."""
     if 0 < plan.placement.gpus_per_worker <= 0.5:
         return "give each worker a whole GPU (gpus_per_worker: 1)"
-    needed = use.parameters + use.buffers
-    if needed > available:
+    if use.parameters + use.buffers > available:
         return (
             "every worker holds whole models here, however many workers there are: take GPUs of "
-            f"{needed / (1 - RESERVE) / GIB:.0f} GiB or more, or a smaller model"
+            f"{ceil(use.total / (1 - RESERVE) / GIB)} GiB or more, or a smaller model"
         )
     sizes = {
         "sampling": use.kv_cache + use.activations if plan.peak == "sampling" else 0,

@@ -29,9 +29,9 @@ def plan_of(size: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
 @pytest.mark.parametrize(
     ("size", "most", "verdict"),
     [
-        # of the policy: 12.6 GiB each for sampler and reference, a 32nd of 16.2 · 6.7 billion and
-        # 0.2 for its trainer, 32 of the cache, 6.0 to read prompts, 3.2 for joined projections
-        ("7b", "69.8", "Every role fits into 72.0 GiB of each GPU's 80; 72 GPUs in all."),
+        # GiB of the policy: 12.6 each for sampler and reference; its trainer's 0.2 and a 32nd of
+        # 18 bytes per parameter; 32 of the cache; 6.1 to read prompts; 3.2 of joined projections
+        ("7b", "69.9", "Every role fits into 72.0 GiB of each GPU's 80; 72 GPUs in all."),
         ("13b", "118.9", "Every role fits into 126.0 GiB of each GPU's 140; 72 GPUs in all."),
         ("70b", "513.9", "DOES NOT FIT: policy, starting: 513.9 GiB on a GPU, 241.2 are available"),
     ],
@@ -110,5 +110,5 @@ def test_what_to_change(plan: WorkerPlan, engine: EngineConfig, phase: str, reme
 def test_a_gpu_for_each_worker() -> None:
     plan = plan_of_7b("policy", ZERO_3, 32)
     shared = replace(plan, placement=Placement(workers=32, gpus_per_worker=0.5))
-    assert "139.7 GiB on a GPU" in shortage(shared, ZERO_3, 72.0)  # 2 · 69.84
+    assert "139.7 GiB on a GPU" in shortage(shared, ZERO_3, 72.0)  # 2 · 69.87
     assert "gpus_per_worker: 1" in shortage(shared, ZERO_3, 72.0)

@@ -13,6 +13,7 @@ import torch
 from rlhf.engine.distributed import Rank, free_address, join
 
 SECONDS = 600.0
+"""Until a rank that waits for the others gives up."""
 
 
 def in_processes(directory: Path, world_size: int, work: Callable[[Rank], Any]) -> list[Any]:

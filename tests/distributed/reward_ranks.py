@@ -1,9 +1,6 @@
 """What every rank of a reward model's training does, in a process of its own."""
 
-import multiprocessing
-import os
-import sys
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +10,10 @@ from torch import Tensor
 from reward.train import RewardTask
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine
-from rlhf.engine.distributed import Rank, free_address, join
+from rlhf.engine.distributed import Rank
 from rlhf.engine.optim import OptimConfig
 from rlhf.types import Stats
+from tests.distributed.processes import in_processes
 from tests.reward.test_train import draw_pairs, task_of
 
 STEPS = 3
@@ -23,7 +21,6 @@ TOKENS = 80
 """A step's seven comparisons then make an odd number of micro-batches: one rank gets an empty one,
 and has to take part in it all the same."""
 OPTIM = OptimConfig(lr=1e-3, clip_norm=0.5)
-SECONDS = 300.0
 
 
 class Found(NamedTuple):
@@ -62,30 +59,8 @@ def work(config: EngineConfig, rank: Rank) -> Found:
 
 def play(directory: Path, configs: dict[str, EngineConfig]) -> list[dict[str, Found]]:
     """Trains with every config in two processes over gloo; results by rank."""
-    context = multiprocessing.get_context("spawn")
-    ranks = [
-        Rank(index=index, world_size=2, address=address)
-        for address in [free_address()]
-        for index in range(2)
-    ]
-    processes = [context.Process(target=_rank, args=(r, directory, configs)) for r in ranks]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(SECONDS)
-            assert process.exitcode == 0
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(directory / f"{r.index}.pt", weights_only=False) for r in ranks]
+    return in_processes(directory, 2, partial(_all, configs))
 
 
-def _rank(rank: Rank, directory: Path, configs: dict[str, EngineConfig]) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # DeepSpeed calls names that torch is about to rename
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  DeepSpeed prints its progress
-    join(rank, SECONDS)
-    found = {name: work(config, rank) for name, config in configs.items()}
-    torch.save(found, directory / f"{rank.index}.pt")
-    torch.distributed.destroy_process_group()
+def _all(configs: dict[str, EngineConfig], rank: Rank) -> dict[str, Found]:
+    return {name: work(config, rank) for name, config in configs.items()}

@@ -206,6 +206,8 @@ def test_offloaded_states_are_in_the_hosts_memory() -> None:
     trainer = trainer_memory(SEVEN, replace(ZERO_3, offload_optimizer=True), 8)
     assert trainer.held == Use(parameters=1_685_069_824, buffers=200_000_000)
     assert trainer.host == 3_369_207_808 + 10_107_623_424
+    first = trainer_memory(SEVEN, replace(ZERO_3, zero_stage=1, offload_optimizer=True), 8)
+    assert first.updating.gradients == 6 * 6_738_415_616  # still whole: 4 in float32, 2 in bf16
 
 
 def test_the_cache_of_7b() -> None:
