@@ -25,7 +25,7 @@ from rlhf.generation.generator import DEFAULT_SLOTS
 from rlhf.model.config import ModelConfig
 from rlhf.model.heads import LanguageModel, ScalarModel
 from rlhf.model.kv_cache import BLOCK
-from rlhf.model.logprobs import CHUNK_LOGITS
+from rlhf.model.logprobs import CHUNK_ROWS
 
 FP32 = 4
 MOMENTS = 2 * FP32
@@ -367,7 +367,8 @@ def _head_activations(config: ModelConfig, train: PpoConfig, rows: int, b: int) 
     """Of the log-probabilities of responses, whose logits are made a chunk at a time."""
     positions = rows * min(train.sampling.max_new_tokens, config.context)
     vectors = b * config.dim * (2 * rows * config.context + positions)
-    return vectors + 4 * FP32 * min(CHUNK_LOGITS, positions * config.vocab_size)
+    gradient = (FP32 + b) * config.vocab_size * config.dim  # added up in float32
+    return vectors + gradient + 4 * FP32 * min(CHUNK_ROWS, positions) * config.vocab_size
 
 
 def update_rows(train: PpoConfig, workers: int) -> int:

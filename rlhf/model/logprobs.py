@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from rlhf.model.linear import ROW_STEP
+from rlhf.model.linear import ROW_STEP, linear
 
-CHUNK_LOGITS = 1 << 25
-"""Logits that exist at a time: 128 MiB in float32, 1,048 positions of a vocabulary of 32,000."""
+CHUNK_ROWS = 256
+"""Positions whose logits exist at a time: of 4,096 ids 4 MiB in float32."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -37,8 +36,8 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Log-probabilities of the marked tokens.
 
-    Logits are made only for the positions that are asked for, CHUNK_LOGITS at a time, and made
-    again in the backward pass where there are more; no [B, T, V] tensor exists.
+    Logits are made only for the positions that are asked for, CHUNK_ROWS at a time, and made
+    again in the backward pass; no [B, T, V] tensor exists.
 
     Args:
         hidden: [B, T, dim] final hidden states.
@@ -53,56 +52,61 @@ def token_logprobs(
     filling = (0, -len(predicts) % ROW_STEP)
     wanted = hidden.flatten(0, 1).index_select(0, F.pad(predicts, filling))
     chosen_ids = F.pad(tokens[mask], filling)
-    size = max(1, CHUNK_LOGITS // head.out_features)
-    if wanted.shape[0] <= size:
-        chosen, entropies = _chosen(wanted, head, chosen_ids, temperature, with_entropy)
-    else:
-        chunks = [
-            checkpoint(_chosen, part, head, ids, temperature, with_entropy, use_reentrant=False)
-            for part, ids in zip(
-                torch.split(wanted, size), torch.split(chosen_ids, size), strict=True
-            )
-        ]
-        chosen, entropies = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    found = _Logprobs.apply(wanted, head.weight, chosen_ids, temperature, with_entropy)
+    chosen, entropies = found  # type: ignore[no-untyped-call]
     empty = torch.zeros(mask.shape, dtype=chosen.dtype, device=mask.device)
     entropy = empty.masked_scatter(mask, entropies) if with_entropy else None
     return TokenLogprobs(empty.masked_scatter(mask, chosen), entropy)
 
 
-def _chosen(
-    hidden: Tensor, head: nn.Module, ids: Tensor, temperature: float, with_entropy: bool
-) -> tuple[Tensor, Tensor]:
-    """[n] log-probabilities of ids, and entropies (empty where not asked for), of [n, dim]."""
-    logits = head(hidden).float()
-    if temperature != 1:
-        logits = logits / temperature
-    return _ChosenLogprobs.apply(logits, ids, with_entropy)  # type: ignore[no-untyped-call]
+class _Logprobs(torch.autograd.Function):
+    """log softmax(hidden · weightᵀ / T)[ids] of [n, dim], and the entropies, without gradient.
 
-
-class _ChosenLogprobs(torch.autograd.Function):
-    """log softmax(logits)[ids], and the entropy of the softmax, without gradient.
-
-    The gradient of the logits is (one-hot of the chosen − softmax) times that of the result: made
-    at once, where gathering from a log-softmax fills a matrix with zeros first.
+    A chunk of logits stays in the caches from the product that makes it to the last use, and is
+    made again for the gradient: that costs one product more, and storing and reading all logits
+    costs more than that.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        log_probs = logits.log_softmax(dim=-1)
-        ids = ids[:, None]
-        ctx.save_for_backward(log_probs, ids)
-        entropy = log_probs.new_empty(0)
-        if with_entropy:
-            entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-        ctx.mark_non_differentiable(entropy)
-        return log_probs.gather(1, ids).squeeze(1), entropy
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(hidden, weight, ids)
+        ctx.temperature = temperature
+        chosen = torch.empty(len(ids), device=ids.device)
+        entropies = torch.empty(len(ids) if entropy else 0, device=ids.device)
+        for rows in _chunks(len(ids)):
+            log_probs = _logits(hidden[rows], weight, temperature).log_softmax(dim=-1)
+            chosen[rows] = log_probs.gather(1, ids[rows, None]).squeeze(1)
+            if entropy:
+                entropies[rows] = -(log_probs.exp() * log_probs).sum(dim=-1)
+        ctx.mark_non_differentiable(entropies)
+        return chosen, entropies
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        log_probs, ids = ctx.saved_tensors
-        grad = grad[:, None]
-        return log_probs.exp().mul_(-grad).scatter_add_(1, ids, grad), None, None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, ids = ctx.saved_tensors
+        of_hidden = torch.empty_like(hidden)
+        of_weight = torch.zeros_like(weight, dtype=torch.float32)
+        for rows in _chunks(len(ids)):
+            part = grad[rows, None] / ctx.temperature
+            # (one-hot of the chosen − softmax) times the gradient of the result
+            of_logits = _logits(hidden[rows], weight, ctx.temperature).softmax(dim=-1).mul_(-part)
+            of_logits = of_logits.scatter_add_(1, ids[rows, None], part).to(hidden.dtype)
+            of_hidden[rows] = linear(of_logits, weight.t())
+            if ctx.needs_input_grad[1]:
+                of_weight += linear(of_logits.t(), hidden[rows].t())
+        return of_hidden, of_weight.to(weight.dtype), None, None, None
+
+
+def _chunks(rows: int) -> list[slice]:
+    return [slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = linear(hidden, weight).float()
+    return logits if temperature == 1 else logits.div_(temperature)
 
 
 def align_values(values: Tensor) -> Tensor:

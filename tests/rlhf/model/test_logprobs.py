@@ -96,8 +96,8 @@ def test_gradients_are_those_of_the_plain_computation() -> None:
 
 @pytest.fixture
 def in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven positions at a time: 61 ids · 7 = 427."""
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 430)
+    """Seven positions at a time."""
+    monkeypatch.setattr(logprobs, "CHUNK_ROWS", 7)
 
 
 @pytest.mark.usefixtures("in_chunks")
@@ -106,8 +106,8 @@ def test_chunks_change_nothing(with_entropy: bool, monkeypatch: pytest.MonkeyPat
     tokens, mask = random_tokens(4, 12), random_mask(4, 12)
     assert mask.sum() > 14  # three chunks or more, the last one not full
     outputs, gradients = [], []
-    for chunk in (430, 1 << 25):
-        monkeypatch.setattr(logprobs, "CHUNK_LOGITS", chunk)
+    for chunk in (7, 1000):
+        monkeypatch.setattr(logprobs, "CHUNK_ROWS", chunk)
         model = small_language_model()
         found = model(tokens, mask, temperature=0.7, with_entropy=with_entropy)
         (found.logprobs**2).sum().backward()
@@ -157,7 +157,7 @@ class LargestTensor(TorchDispatchMode):
 
 def test_memory_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """512 positions of 1,000 ids, 64 at a time: never more logits than that, and none are kept."""
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 64_000)
+    monkeypatch.setattr(logprobs, "CHUNK_ROWS", 64)
     head = nn.Linear(8, 1000, bias=False)
     hidden = torch.randn(2, 257, 8, requires_grad=True)
     tokens = random_tokens(2, 257, vocab_size=1000)
@@ -173,7 +173,7 @@ def test_memory_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     with LargestTensor() as largest, hooks:
         token_logprobs(hidden, head, tokens, mask).logprobs.sum().backward()
     assert largest.elements == 64_000
-    assert max(kept.values()) <= 64_000 * 4  # those of one chunk, while it is computed again
+    assert max(kept.values()) <= 1000 * 8 * 4  # the weights of the head
 
 
 def test_the_entropy_carries_no_gradient() -> None:
