@@ -1,9 +1,11 @@
 """How well people agree, how fast they are, and which side they lean to. Pure."""
 
+import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,11 +15,16 @@ from annotation_app.ledger.rows import CHECK_KINDS, CheckKind
 from data.agreement import Agreement, cohen_kappa, gwet_ac1, gwet_ac2, krippendorff_alpha
 from data.intervals import Proportion, proportion
 
+T = TypeVar("T")
+
 SCALE = (-4, -3, -2, -1, 1, 2, 3, 4)
 """Of `preference`: −4 is "second, significantly", 4 is "first, significantly"."""
 
 MAX_PAIRS = 10
 """Pairs of annotators whose κ is computed: each takes a bootstrap."""
+MAX_ITEMS = 2_000
+"""Items that a coefficient is computed on, drawn by chance where there are more: nobody waits for a
+bootstrap over hundreds of thousands, and the interval says what the sample leaves open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,8 @@ class BatchAgreement:
 
     items: int
     """With two judgements or more."""
+    sampled: int
+    """Of them, those that the coefficients are computed on."""
     choice: Agreement
     """Gwet's AC1 of which response is preferred."""
     strength: Agreement
@@ -76,12 +85,14 @@ def agreement(judged: Sequence[Judged]) -> BatchAgreement | None:
     several = [group for group in by_item.values() if len(group) > 1]
     if not several:
         return None
-    ratings = np.full((len(several), max(map(len, several))), np.nan)
-    for row, group in zip(ratings, several, strict=True):
+    drawn = _draw(several)
+    ratings = np.full((len(drawn), max(map(len, drawn))), np.nan)
+    for row, group in zip(ratings, drawn, strict=True):
         row[: len(group)] = [j.preference for j in group]
     choices = np.sign(ratings)
     return BatchAgreement(
         items=len(several),
+        sampled=len(drawn),
         choice=gwet_ac1(choices, categories=(-1, 1)),
         strength=gwet_ac2(ratings, categories=SCALE),
         alpha=krippendorff_alpha(ratings, level="ordinal"),
@@ -97,7 +108,7 @@ def pair_agreement(judged: Sequence[Judged]) -> list[PairAgreement]:
             common[one, other].append((first, second))
     most = sorted(common.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MAX_PAIRS]
     return [
-        PairAgreement(annotators=names, items=len(votes), kappa=cohen_kappa(votes))
+        PairAgreement(annotators=names, items=len(votes), kappa=cohen_kappa(_draw(votes)))
         for names, votes in most
     ]
 
@@ -131,6 +142,12 @@ def summarise_checks(checked: Sequence[Checked]) -> list[CheckSummary]:
         )
         for name, kinds in sorted(answers.items())
     ]
+
+
+def _draw(values: Sequence[T]) -> Sequence[T]:
+    """All, or as many as a coefficient is computed on: the same ones each time."""
+    few = len(values) <= MAX_ITEMS
+    return values if few else random.Random(0).sample(values, MAX_ITEMS)
 
 
 def _by_item(judged: Sequence[Judged]) -> dict[int, list[Judged]]:

@@ -77,8 +77,8 @@ def next_dispute(database: Database, reviewer_id: str, batch_id: str) -> Dispute
     """
 
     def query(connection: Connection) -> Dispute | None:
-        disputed = _disputed(allow(connection, reviewer_id, "reviewer"), database.clock())
-        found = connection.execute(disputed.where(items.c.batch_id == batch_id))
+        reviewer = allow(connection, reviewer_id, "reviewer")
+        found = connection.execute(_disputed(reviewer, database.clock(), batch_id))
         ids = [row.item_id for row in found]
         if not ids:
             return None
@@ -118,21 +118,28 @@ def has_judged(person_id: str) -> Any:
     )
 
 
-def _disputed(reviewer: Person, now: float) -> Any:
-    """Ids of disputed items with an opinion that no decision has considered, with their batches."""
+def _disputed(reviewer: Person, now: float, batch_id: str | None = None) -> Any:
+    """Disputed items with an opinion that no decision has considered; None: of every batch."""
     levels = {name: level for level, name in enumerate(reversed(STRENGTHS), 1)}
     level = case(levels, value=submissions.c.strength)
     preference = case((submissions.c.chosen == 0, level), else_=-level)
     undecided = case((is_decided(), 0), else_=1)
-    query = (
+    apart = (
         select_submissions()
-        .with_only_columns(items.c.item_id, items.c.batch_id, maintain_column_froms=True)
+        .with_only_columns(items.c.item_id, maintain_column_froms=True)
         .join(batches, batches.c.batch_id == items.c.batch_id)
         .where(submissions.c.flag == "", is_no_check())
-        .where(or_(items.c.places <= 0, batches.c.open.is_(False)), ~_under_way(now))
-        .group_by(items.c.item_id, items.c.batch_id)
+        .where(or_(items.c.places <= 0, batches.c.open.is_(False)))
+        .group_by(items.c.item_id)
         .having(func.max(preference) - func.min(preference) >= DISPUTE)
         .having(func.sum(undecided) > 0)
+        .correlate(None)
+    )
+    if batch_id is not None:
+        apart = apart.where(items.c.batch_id == batch_id)
+    # Only now, for those that are left: in a large ledger most items are not disputed.
+    query = select(items.c.item_id, items.c.batch_id).where(
+        items.c.item_id.in_(apart), ~_under_way(now)
     )
     # As with demonstrations: the one person of a local ledger has nobody else.
     return query if reviewer.role == "manager" else query.where(~has_judged(reviewer.person_id))

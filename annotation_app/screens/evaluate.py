@@ -44,7 +44,9 @@ def page(session: Session) -> None:
             disabled=score is None,
             icon=":material/check:",
         )
-        skipped = st.button("Skip", key=f"skip-{view.rating_id}", icon=":material/skip_next:")
+        skipped = st.button(
+            "Skip", key=f"skip-{view.rating_id}", shortcut="K", icon=":material/skip_next:"
+        )
     if submitted and score is not None:
         _save(session, view, score, seconds)
     if skipped:

@@ -157,8 +157,10 @@ def _agreement_words(judged: list[Judged]) -> str:
     found = agreement(judged)
     if found is None:
         return "No item has two judgements yet; create batches with an overlap of 2 or more."
+    drawn = f" (computed on {found.sampled:,} of them)" if found.sampled < found.items else ""
     return (
-        f"{found.items:,} items judged by several · choice (Gwet's AC1) {_words(found.choice)} · "
+        f"{found.items:,} items judged by several{drawn} · "
+        f"choice (Gwet's AC1) {_words(found.choice)} · "
         f"strength (Gwet's AC2) {_words(found.strength)} · "
         f"Krippendorff's α {_words(found.alpha)}"
     )

@@ -12,6 +12,10 @@ _STYLE = """
 <style>
 [data-testid="stText"] { unicode-bidi: plaintext; text-align: start; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+textarea, input[type="text"], [data-testid="stCode"] code { unicode-bidi: plaintext; }
+/* Streamlit's greys, and its primary colour as text, are too faint to read (WCAG AA: 4.5 to 1). */
+[data-testid="stCaptionContainer"], .stApp button kbd { opacity: 0.9; color: inherit; }
+[data-testid="stButtonGroup"] button * { color: var(--st-text-color, CanvasText); }
 [data-testid="stChatMessage"] { padding: 0.5rem 0.75rem; }
 .st-key-actions { padding: 0.75rem 0; border-top: 1px solid #8888; }
 @media (min-width: 641px) {
@@ -35,7 +39,7 @@ _AVATARS = {
 
 
 def apply_style() -> None:
-    """Right-to-left texts, long words and the bar of actions that stays in sight."""
+    """Right-to-left texts, long words, contrast, and the bar of actions that stays in sight."""
     st.html(_STYLE)
 
 

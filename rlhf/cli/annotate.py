@@ -30,7 +30,7 @@ _OPTIONS = {
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
     "theme.light.primaryColor": "#1f5fb4",
-    "theme.dark.primaryColor": "#2f74d0",
+    "theme.dark.primaryColor": "#2566bd",
 }
 
 

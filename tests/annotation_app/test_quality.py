@@ -1,7 +1,7 @@
 import pytest
 
 from annotation_app.ledger.oversight import Judged
-from annotation_app.quality import agreement, pair_agreement, summarise_annotators
+from annotation_app.quality import MAX_ITEMS, agreement, pair_agreement, summarise_annotators
 
 
 def judged(item: int, annotator: str, preference: int, **changes: object) -> Judged:
@@ -67,3 +67,16 @@ def test_what_was_answered_too_fast_is_counted() -> None:
     rows = [judged(n, "ann", 3, too_fast=n < 2) for n in range(3)]
     (ann,) = summarise_annotators(rows, {})
     assert (ann.too_fast.value, ann.too_fast.n) == (pytest.approx(2 / 3), 3)
+
+
+def test_many_items_are_sampled_and_the_interval_holds_the_whole() -> None:
+    # 3,000 items, 2,400 of them with the same side twice; both sides as often: π₊ = π₋ = 1/2.
+    # p_a = 4/5, p_e = 2·(1/4) = 1/2, AC1 = (4/5 − 1/2) / (1/2) = 3/5
+    sides = [(1, 1), (-1, -1), (1, 1), (-1, -1), (1, -1)] * 600
+    rows = [judged(n, "ab"[who], pair[who]) for n, pair in enumerate(sides) for who in (0, 1)]
+    found = agreement(rows)
+    assert found is not None and (found.items, found.sampled) == (3000, MAX_ITEMS)
+    assert found.choice.low < 3 / 5 < found.choice.high
+    assert agreement(rows) == found
+    (pair,) = pair_agreement(rows)
+    assert pair.items == 3000 and pair.kappa.low < 3 / 5 < pair.kappa.high  # κ: the same here
