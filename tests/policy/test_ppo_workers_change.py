@@ -1,7 +1,5 @@
 """PPO begun by two Ray actors and continued by one worker, and the reverse."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ from policy.ppo_workers import CriticWorker, PolicyWorker
 from policy.prompts import PromptSet
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
-from rlhf.actors.session import ray_session
 from rlhf.engine.base import EngineConfig
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
 from rlhf.run import Run
+from tests.local_ray import own_ray
 from tests.policy.in_process import HERE, RuleScorer, constant
 from tests.reward.tiny import tiny_chat
 
@@ -40,16 +38,8 @@ CONFIG = PpoConfig(
 
 @pytest.fixture
 def local_ray() -> Iterator[None]:
-    directory = tempfile.mkdtemp(prefix="ray-")  # sockets need a short path
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", directory)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.delenv("RAY_AUTH_TOKEN", raising=False)
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        with ray_session():
-            yield
-    shutil.rmtree(directory, ignore_errors=True)
+    with own_ray():
+        yield
 
 
 @pytest.mark.usefixtures("local_ray")

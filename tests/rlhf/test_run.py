@@ -1,6 +1,7 @@
 """Run directories: begun, continued, refused; checkpoints complete or absent."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from data import durable
 from data.errors import ConfigError, DataError
+from rlhf import run as run_module
 from rlhf.actors.placement import usable_cores
 from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, write_json
 
@@ -363,6 +366,11 @@ def test_json_files(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_progress_bar_moves_on() -> None:
+def test_a_progress_bar_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(run_module, "console", Console(file=shown, force_terminal=True, width=100))
     with progress("steps", total=10, done=4) as advance:
         advance(6, "loss 1.0")
+    begun, ended = shown.getvalue().split("4/10", 1)
+    assert "10/10" in ended and "10/10" not in begun
+    assert "loss 1.0" in ended
