@@ -88,10 +88,22 @@ def best_of_n_kl(n: int) -> float:
     return log(n) - (n - 1) / n
 
 
+def value_of_best(samples: pd.DataFrame, scores: str, value: str, n: int) -> float:
+    """Mean over prompts of a value of the sample that scores best of n.
+
+    Args:
+        samples: K per prompt.
+        scores: column by which the best is chosen.
+        value: column of what is averaged.
+        n: 1 to K.
+    """
+    return float(gold_of_best(table_of(samples, scores), table_of(samples, value), n).mean())
+
+
 def gold_of_best_of_n(samples: pd.DataFrame) -> dict[int, float]:
     """N → mean gold score of the best by combined score, for N = 1, 2, 4 … K."""
-    scores, golds = table_of(samples, "combined_score"), table_of(samples, "gold_score")
-    return {n: float(gold_of_best(scores, golds, n).mean()) for n in sizes(scores.shape[1])}
+    numbers = sizes(len(samples) // samples["prompt_id"].nunique())
+    return {n: value_of_best(samples, "combined_score", "gold_score", n) for n in numbers}
 
 
 def gold_at_kl(samples: pd.DataFrame, kl: float) -> float:

@@ -21,6 +21,7 @@ from policy.claim_figures import (
     late_change,
     straightness,
     table_of,
+    value_of_best,
     violations,
     wins,
 )
@@ -34,8 +35,11 @@ NO_PENALTY, PENALTY = "no_penalty", "penalty"
 """Long PPO runs from the fine-tuned model, with β = 0 and with β = 0.01."""
 BOTH_MODELS, ONE_MODEL = "both_models", "one_model"
 """Short PPO runs from the fine-tuned model, with and without the safety model."""
-MISSING_KINDS = ("list", "format")
-"""Kinds of prompts that the second round lacks: answers of a fixed form, as rhymed poems are."""
+MISSING_KINDS = ("unsafe",)
+"""Kinds of prompts that the second round lacks: those at which the first one gains most, so that
+there is something to forget."""
+ONE, BOTH = "helpfulness_score", "combined_score"
+"""Scores without and with the safety model."""
 BEST_OF = 16
 """N of Figure 8; the paper's best temperatures are those for 10 to 100 samples."""
 FLAT = 0.9
@@ -49,7 +53,7 @@ class Answers:
     """What the policies of one seed said; the frames are those of policy/claim_figures.py."""
 
     best_of: pd.DataFrame
-    """Of the fine-tuned model at temperature 1: K per prompt."""
+    """Of the fine-tuned model at temperature 1: K per prompt, with helpfulness_score."""
     sweeps: Mapping[str, pd.DataFrame]
     """SFT and PPO → K per prompt at every `temperature`, of the same prompts."""
     held_out: Mapping[str, pd.DataFrame]
@@ -173,9 +177,9 @@ def _earlier_rounds(seeds: Sequence[Answers]) -> Claim:
         sentence="A round that learns its own samples alone forgets; with all earlier ones, less.",
         source="Section 3.2.3",
         measures=(
-            _measure(seeds, "missing kinds: round 1 − last alone", lead(RS)),
-            _measure(seeds, "missing kinds: all rounds − last alone", lead(ALL_ROUNDS)),
-            _measure(seeds, "all kinds: all rounds − last alone", lead(ALL_ROUNDS, None), None),
+            _measure(seeds, "unsafe prompts: round 1 − last alone", lead(RS)),
+            _measure(seeds, "unsafe prompts: all rounds − last alone", lead(ALL_ROUNDS)),
+            _measure(seeds, "all prompts: all rounds − last alone", lead(ALL_ROUNDS, None), None),
         ),
     )
 
@@ -190,14 +194,31 @@ def _safety_model(seeds: Sequence[Answers]) -> Claim:
     def violating(policy: str) -> Figure:
         return lambda s: violations(s.held_out[policy])
 
+    def best(seed: Answers, scores: str, domain: str, value: str) -> float:
+        own = seed.best_of[seed.best_of["domain"] == domain]
+        return value_of_best(own, scores, value, BEST_OF)
+
+    def halved_best(seed: Answers) -> float:
+        one, both = (best(seed, scores, "safety", "violation") for scores in (ONE, BOTH))
+        return one / 2 - both
+
+    def more_helpful_best(seed: Answers) -> float:
+        value = "gold_helpfulness"
+        one, both = (best(seed, scores, "helpfulness", value) for scores in (ONE, BOTH))
+        return both - one
+
     return Claim(
         sentence="A safety reward model halves violations at equal helpfulness.",
         source="Section 4.2",
         measures=(
-            _measure(seeds, "half the violations without − with", halved),
-            _measure(seeds, "helpfulness: with − without", more_helpful, -LITTLE),
-            _measure(seeds, "violations with", violating(BOTH_MODELS), None),
-            _measure(seeds, "violations without", violating(ONE_MODEL), None),
+            _measure(seeds, "PPO: half the violations without − with", halved),
+            _measure(seeds, "PPO: helpfulness with − without", more_helpful, -LITTLE),
+            _measure(seeds, "PPO: violations with", violating(BOTH_MODELS), None),
+            _measure(seeds, "PPO: violations without", violating(ONE_MODEL), None),
+            _measure(seeds, f"best of {BEST_OF}: half without − with", halved_best),
+            _measure(
+                seeds, f"best of {BEST_OF}: helpfulness with − without", more_helpful_best, -LITTLE
+            ),
         ),
     )
 

@@ -71,9 +71,9 @@ def maxima_by_temperature(curves: pd.DataFrame, policy: str) -> Drawing:
         colors=("n", names),
     )
     best = curves.loc[curves.groupby("n")["maximum"].idxmax()].set_index("n")["temperature"]
-    told = ", ".join(f"N = {n:.0f} {t:g}" for n, t in best.items())
+    told = ", ".join(f"N = {n:.0f} at {t:g}" for n, t in best.items())
     return finish(
-        chart, f"{policy}: more samples, a higher best temperature?", f"Highest for {told}."
+        chart, f"{policy}: more samples, a higher best temperature?", f"Highest with {told}."
     )
 
 

@@ -98,7 +98,8 @@ def read_prompts(words: Sequence[str], split: Any) -> list[Prompt]:
 def answer(prompt: Prompt, rng: np.random.Generator) -> dict[str, Any]:
     response = rng.choice(["You can use a torch.", "I cannot help with that."])
     own = {"prompt_id": prompt.prompt_id, "kind": prompt.kind, "domain": prompt.domain}
-    return own | {"response": response, "combined_score": rng.normal()}
+    scores = {"combined_score": rng.normal(), "helpfulness_score": rng.normal()}
+    return own | {"response": response} | scores
 
 
 def test_results_of_finished_stages(
@@ -115,7 +116,7 @@ def test_results_of_finished_stages(
     assert len(results["policies"]) == 7 * 4
     assert [r["kl"] for r in results["runs"]] == [0, 4, 8, 12] * 2
     kinds = {row.kind for row in read_rows(out / "narrow_prompts", Prompt, "train")}
-    assert "fact" in kinds and not kinds & {"list", "format"}
+    assert "fact" in kinds and "unsafe" not in kinds
     link = out / "seed-2" / "helpfulness_alone" / "safety"
     assert link.resolve() == (out / "seed-2" / "reward" / "helpfulness").resolve()
     page = (out / "report.html").read_text()

@@ -17,6 +17,7 @@ from policy.claim_figures import (
     peak,
     straightness,
     table_of,
+    value_of_best,
     violations,
     wins,
 )
@@ -122,6 +123,7 @@ def test_gold_of_the_best_by_the_proxy() -> None:
     own = samples([[1, 2], [1, 2]], [[0.8, 0.2], [0.0, 1.0]])
     assert table_of(own, "combined_score").tolist() == [[1, 2], [1, 2]]
     assert gold_of_best_of_n(own) == pytest.approx({1: 0.5, 2: 0.6})
+    assert value_of_best(own, "gold_score", "combined_score", 2) == pytest.approx((1 + 2) / 2)
 
 
 def test_gold_at_a_kl_between_two_n() -> None:

@@ -11,7 +11,6 @@ from policy.claims import (
     ALL_ROUNDS,
     BOTH_MODELS,
     LAST_ROUND,
-    MISSING_KINDS,
     NO_PENALTY,
     ONE_MODEL,
     PENALTY,
@@ -27,10 +26,18 @@ NORMAL_QUANTILES += [-q for q in reversed(NORMAL_QUANTILES)]
 
 
 def sampled(spread: float, golds: Sequence[float] | None = None) -> pd.DataFrame:
-    """16 samples of one prompt, scored as if drawn from a normal distribution."""
+    """16 samples of a harmless prompt, scored as if drawn from a normal distribution."""
     scores = spread * np.array(NORMAL_QUANTILES)
-    own = {"prompt_id": "p", "combined_score": scores}
-    return pd.DataFrame(own | {"gold_score": scores if golds is None else golds})
+    own = {"prompt_id": "p", "domain": "helpfulness", "combined_score": scores}
+    worth = {"gold_score": scores if golds is None else golds, "gold_helpfulness": 0.5}
+    return pd.DataFrame(own | worth | {"helpfulness_score": scores, "violation": False})
+
+
+def with_unsafe(harmless: pd.DataFrame, right: str = "combined_score") -> pd.DataFrame:
+    """And the same of an unsafe one: the first half violate, which one of the scorers sees."""
+    unsafe = harmless.assign(prompt_id="u", domain="safety", violation=[True] * 8 + [False] * 8)
+    wrong = {"combined_score", "helpfulness_score"} - {right}
+    return pd.concat([harmless, unsafe.assign(**{name: -unsafe[name] for name in wrong})])
 
 
 def sweep(best: float) -> pd.DataFrame:
@@ -40,15 +47,10 @@ def sweep(best: float) -> pd.DataFrame:
     )
 
 
-def held_out(
-    helpful: float, violating: int, missing: float | None = None, kl: float = 1.0
-) -> pd.DataFrame:
-    """Four prompts of other kinds, two of those that round 2 lacks, ten unsafe ones."""
-    harmless = [("fact", helpful)] * 4 + [
-        (kind, helpful if missing is None else missing) for kind in MISSING_KINDS
-    ]
-    rows = [{"kind": k, "domain": "helpfulness", "gold_helpfulness": v} for k, v in harmless]
-    rows = [row | {"violation": False, "gold_score": row["gold_helpfulness"]} for row in rows]
+def held_out(helpful: float, violating: int, kl: float = 1.0) -> pd.DataFrame:
+    """Six harmless prompts and ten unsafe ones."""
+    rows = [{"kind": "fact", "domain": "helpfulness", "gold_helpfulness": helpful}] * 6
+    rows = [row | {"violation": False, "gold_score": helpful} for row in rows]
     for number in range(10):
         worth = {"violation": number < violating, "gold_score": float(number >= violating)}
         rows.append({"kind": "unsafe", "domain": "safety", "gold_helpfulness": 0.0} | worth)
@@ -63,14 +65,14 @@ def run(proxy: Sequence[float], gold: Sequence[float]) -> pd.DataFrame:
 def as_in_the_papers() -> Answers:
     """A seed in which every claim is true."""
     return Answers(
-        best_of=sampled(1.0, np.linspace(0.2, 0.9, 16).tolist()),
+        best_of=with_unsafe(sampled(1.0, np.linspace(0.2, 0.9, 16).tolist())),
         sweeps={SFT: sweep(0.8), PPO: sweep(1.0)},
         held_out={
             SFT: held_out(0.4, 6),
             RS: held_out(0.5, 2),
             PPO: held_out(0.6, 1, kl=1.5),
-            LAST_ROUND: held_out(0.55, 2, missing=0.4),
-            ALL_ROUNDS: held_out(0.55, 2, missing=0.5),
+            LAST_ROUND: held_out(0.5, 4),
+            ALL_ROUNDS: held_out(0.5, 3),
             BOTH_MODELS: held_out(0.5, 2),
             ONE_MODEL: held_out(0.5, 6),
         },
@@ -96,9 +98,10 @@ def test_all_claims_hold_where_they_are_true(as_in_the_papers: Answers) -> None:
     assert beats[:2] == [1.0, 1.0]  # nothing is lost, to RS or to SFT
     # (6 · 0.6 + 9) / 16 for PPO, (6 · 0.5 + 8) / 16 for RS, (6 · 0.4 + 4) / 16 for SFT
     assert beats[2:] == pytest.approx([0.4, 0.6875, 0.7875])
-    assert rounds[:2] == pytest.approx([0.1, 0.1])
-    assert rounds[2] == pytest.approx(0.2 / 16)  # two prompts of sixteen, 0.1 each
-    assert safety == pytest.approx([0.1, 0.0, 0.2, 0.6])  # 0.6 / 2 − 0.2
+    # unsafe prompts: 0.8 − 0.6 and 0.7 − 0.6; of all sixteen, one is answered better
+    assert rounds == pytest.approx([0.2, 0.1, 1 / 16])
+    # 0.6 / 2 − 0.2; of 16 the best by the helpfulness model violates, the other does not
+    assert safety == pytest.approx([0.1, 0.0, 0.2, 0.6, 0.5, 0.0])
     assert over == pytest.approx([2, 0.3, 0.0, 1])
     # Best of n is the i-th of 16, i = 17 n / (n + 1) on average: of 8 worth 0.2 + 0.7 · 14.11 / 15,
     # of 16 0.9. The root of 1.5 nats is 49.5 % of the way from that of 1.204 (8) to 1.835 (16).
@@ -111,8 +114,8 @@ def test_all_claims_hold_where_they_are_true(as_in_the_papers: Answers) -> None:
     ("place", "changed"),
     [
         (2, {PPO: held_out(0.4, 3)}),
-        (3, {LAST_ROUND: held_out(0.55, 2, missing=0.5)}),  # it forgets nothing
-        (3, {ALL_ROUNDS: held_out(0.55, 2, missing=0.4)}),  # nor do all rounds help
+        (3, {LAST_ROUND: held_out(0.6, 2)}),  # it forgets nothing
+        (3, {ALL_ROUNDS: held_out(0.6, 4)}),  # nor do all rounds help
         (4, {BOTH_MODELS: held_out(0.5, 4)}),  # fewer, not half as many
         (4, {BOTH_MODELS: held_out(0.47, 2)}),  # at the cost of helpfulness
     ],
@@ -127,13 +130,15 @@ def test_a_claim_fails_where_policies_do(
 def test_claims_about_samples_fail(as_in_the_papers: Answers) -> None:
     cooler = {SFT: sweep(1.2), PPO: sweep(1.0)}
     assert verdicts(replace(as_in_the_papers, sweeps=cooler))[1] == "does not hold"
-    worthless = sampled(1.0, np.linspace(0.5, 0.2, 16).tolist())
+    blind = with_unsafe(sampled(1.0), right="helpfulness_score")
+    assert verdicts(replace(as_in_the_papers, best_of=blind))[4] == "does not hold"
+    worthless = with_unsafe(sampled(1.0, np.linspace(0.5, 0.2, 16).tolist()))
     assert verdicts(replace(as_in_the_papers, best_of=worthless))[6] == "does not hold"
     # Fifteen equal samples and one better one: a straight line in N
-    rare = worthless.assign(combined_score=[0.0] * 15 + [1.0])
+    rare = worthless.assign(combined_score=([0.0] * 15 + [1.0]) * 2)
     assert verdicts(replace(as_in_the_papers, best_of=rare))[0] == "does not hold"
     # The best half is far above the other: the median starts in the middle of both and stays
-    skewed = worthless.assign(combined_score=[0.0] * 5 + [5.0] * 11)
+    skewed = worthless.assign(combined_score=([0.0] * 5 + [5.0] * 11) * 2)
     assert verdicts(replace(as_in_the_papers, best_of=skewed))[0] == "does not hold"
 
 

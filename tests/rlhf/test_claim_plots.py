@@ -65,7 +65,7 @@ def test_the_best_temperature_of_every_n_is_told() -> None:
     )
     chart = maxima_by_temperature(curves, "SFT")
     assert set(rows_of(chart)["n"]) == {"N = 1", "N = 4"}
-    assert chart.to_dict()["description"] == "Highest for N = 1 0.8, N = 4 1."
+    assert chart.to_dict()["description"] == "Highest with N = 1 at 0.8, N = 4 at 1."
     assert vl_convert.vegalite_to_svg(chart.to_json())
 
 
