@@ -45,7 +45,7 @@ SMALLER = {
 """Config → what replaces its values."""
 SMALLER["overoptimise"] = SMALLER["ppo_from_sft"] = SMALLER["ppo"]
 SMALLER["sweep"] = {
-    "num_prompts": 5,
+    "num_prompts": 20,
     "samples_per_prompt": 16,
     "sampling": {"max_new_tokens": 8},
     "temperatures": [0.8, 1.0, 1.2],
