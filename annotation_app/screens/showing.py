@@ -10,8 +10,8 @@ from data.schemas import Message
 
 _STYLE = """
 <style>
-[data-testid="stText"] { unicode-bidi: plaintext; text-align: start; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
+[data-testid="stText"] > span { unicode-bidi: plaintext; text-align: start; flex: 1;
+  white-space: pre-wrap; overflow-wrap: anywhere; min-width: 0; }
 textarea, input[type="text"], [data-testid="stCode"] code { unicode-bidi: plaintext; }
 /* Streamlit's greys, and its primary colour as text, are too faint to read (WCAG AA: 4.5 to 1). */
 [data-testid="stCaptionContainer"], .stApp button kbd { opacity: 0.9; color: inherit; }
@@ -84,7 +84,7 @@ def show_text(text: str, *, raw: bool, key: str | None) -> None:
     for part in parts_of(visible(shown)):
         match part.kind:
             case "prose":
-                st.text(part.text)
+                st.text(part.text, width="stretch")  # else right-to-left begins at the left
             case "code":
                 st.code(part.text, language=None, wrap_lines=True)
             case "maths":
