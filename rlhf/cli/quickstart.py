@@ -20,8 +20,8 @@ from rlhf.cli.evaluate_gold import gold_view
 from rlhf.cli.evaluate_recall import recall_view
 from rlhf.cli.main import run_command
 from rlhf.cli.parsing import parse
-from rlhf.cli.reproduce import is_finished, run_stages
 from rlhf.cli.reward_train import accuracy_views
+from rlhf.cli.stages import is_finished, run_stages
 from rlhf.peak_memory import peak_memory
 from rlhf.run import Run, console, read_json, write_json
 

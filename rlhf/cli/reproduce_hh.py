@@ -17,8 +17,8 @@ from rlhf.actors.placement import Placement
 from rlhf.claims import over_seeds
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import configs_directory
-from rlhf.cli.reproduce import placement_of, placement_words, run_stages
 from rlhf.cli.runs import report_line
+from rlhf.cli.stages import placement_of, placement_words, run_stages
 from rlhf.run import Run, console, read_json, write_json
 
 RESULTS_FILE = "reproduce.json"

@@ -30,10 +30,10 @@ from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
 from rlhf.cli.quickstart import STAGES as QUICKSTART
-from rlhf.cli.reproduce import placement_of, placement_words, run_stages
 from rlhf.cli.reproduce_page import claims_views
 from rlhf.cli.reproduce_policy_page import curves_of, write_page
 from rlhf.cli.runs import report_line, session
+from rlhf.cli.stages import placement_of, placement_words, run_stages
 from rlhf.metrics import read_metrics
 from rlhf.run import Run, console, read_json, write_json
 

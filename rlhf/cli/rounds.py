@@ -12,10 +12,10 @@ from policy.prompts import chat_format_of, check_same_tokenizer
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import dump, parse
 from rlhf.cli.quickstart import configs_directory
-from rlhf.cli.reproduce import is_finished, placement_of, placement_words, run_stages
 from rlhf.cli.rounds_comparisons import await_new, read_counts, take_in
 from rlhf.cli.rounds_progress import show_progress, write_progress
 from rlhf.cli.runs import session
+from rlhf.cli.stages import is_finished, placement_of, placement_words, run_stages
 from rlhf.run import FINISHED_FILE, Run, read_json, write_json
 
 MAY_DIFFER = ("rounds", "comparisons", "workers")

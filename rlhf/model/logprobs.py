@@ -52,8 +52,8 @@ def token_logprobs(
     filling = (0, -len(predicts) % ROW_STEP)
     wanted = hidden.flatten(0, 1).index_select(0, F.pad(predicts, filling))
     chosen_ids = F.pad(tokens[mask], filling)
-    found = _Logprobs.apply(wanted, head.weight, chosen_ids, temperature, with_entropy)
-    chosen, entropies = found  # type: ignore[no-untyped-call]
+    arguments = wanted, head.weight, chosen_ids, temperature, with_entropy
+    chosen, entropies = _Logprobs.apply(*arguments)  # type: ignore[no-untyped-call]
     empty = torch.zeros(mask.shape, dtype=chosen.dtype, device=mask.device)
     entropy = empty.masked_scatter(mask, entropies) if with_entropy else None
     return TokenLogprobs(empty.masked_scatter(mask, chosen), entropy)
