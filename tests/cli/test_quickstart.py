@@ -16,7 +16,7 @@ import pytest
 from data.dataset import read_rows
 from data.schemas import Comparison, Demonstration
 from data.validation import find_faults
-from rlhf.cli import quickstart, reproduce
+from rlhf.cli import quickstart, stages
 from rlhf.cli.main import main
 from rlhf.run import Run
 from tests.cli.conftest import MicroRun
@@ -111,8 +111,8 @@ def test_an_interrupted_stage_has_cost_its_time(
         time.sleep(0.2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reproduce, "run_command", interrupted)
-    monkeypatch.setattr(reproduce, "session", lambda placement: nullcontext())
+    monkeypatch.setattr(stages, "run_command", interrupted)
+    monkeypatch.setattr(stages, "session", lambda placement: nullcontext())
     config = quickstart.QuickstartConfig(out=tmp_path)
     run = Run(tmp_path, "quickstart", {})
     for interruptions in (1, 2):

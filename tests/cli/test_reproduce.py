@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from rlhf.actors.placement import Placement
-from rlhf.cli import reproduce, reproduce_hh, reproduce_reward
+from rlhf.cli import reproduce_hh, reproduce_reward, stages
 from rlhf.cli.main import COMMANDS, main
 from rlhf.run import console
 from tests.cli.micro import write_micro_configs
@@ -78,7 +78,7 @@ def write_stage(words: Sequence[str]) -> None:
 def test_results_of_finished_stages(
     configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce, "run_command", write_stage)
+    monkeypatch.setattr(stages, "run_command", write_stage)
     out = tmp_path / "run"
     words = ["reproduce", "reward", "--out", str(out), "--workers", "1"]
     with console.capture() as first:
@@ -90,7 +90,7 @@ def test_results_of_finished_stages(
     assert [r["share"] for r in results["data"]] == [0.0625] * 5 + [0.25] * 5 + [1.0] * 5
     page = (out / "report.html").read_text()
     assert "Table 29" in page and 'src="http' not in page
-    monkeypatch.setattr(reproduce, "run_command", lambda words: pytest.fail("it is finished"))
+    monkeypatch.setattr(stages, "run_command", lambda words: pytest.fail("it is finished"))
     with console.capture() as again:
         assert main(words) == 0
     shown = [" ".join(text.get().split()) for text in (first, again)]
@@ -154,11 +154,11 @@ def test_stages_go_on_where_they_were_stopped(
         out.mkdir()
         (out / "finished.json").touch()
 
-    monkeypatch.setattr(reproduce, "run_command", fake)
-    stages = {"a": ["works"], "b": ["stops"]}
+    monkeypatch.setattr(stages, "run_command", fake)
+    chain = {"a": ["works"], "b": ["stops"]}
     with pytest.raises(KeyboardInterrupt):
-        reproduce.run_stages(tmp_path, stages, Placement(ray=False))
-    reproduce.run_stages(tmp_path, stages, Placement(ray=False))
+        stages.run_stages(tmp_path, chain, Placement(ray=False))
+    stages.run_stages(tmp_path, chain, Placement(ray=False))
     assert ran == ["works", "stops", "stops"]
 
 

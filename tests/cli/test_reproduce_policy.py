@@ -15,7 +15,7 @@ import yaml
 from data.dataset import read_rows
 from data.schemas import Prompt
 from data.simulation.publish import WorldSize, write_world
-from rlhf.cli import reproduce, reproduce_policy
+from rlhf.cli import reproduce_policy, stages
 from rlhf.cli.main import COMMANDS, main
 from rlhf.cli.reproduce_policy import ReproducePolicyCommand, seed_stages, shared_stages
 from rlhf.run import console
@@ -105,7 +105,7 @@ def answer(prompt: Prompt, rng: np.random.Generator) -> dict[str, Any]:
 def test_results_of_finished_stages(
     configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce, "run_command", write_stage)
+    monkeypatch.setattr(stages, "run_command", write_stage)
     out = tmp_path / "run"
     words = ["reproduce", "policy", "--out", str(out), "--workers", "1"]
     with console.capture() as first:
@@ -121,7 +121,7 @@ def test_results_of_finished_stages(
     assert link.resolve() == (out / "seed-2" / "reward" / "helpfulness").resolve()
     page = (out / "report.html").read_text()
     assert "Figure 8" in page and 'src="http' not in page
-    monkeypatch.setattr(reproduce, "run_command", lambda words: pytest.fail("it is finished"))
+    monkeypatch.setattr(stages, "run_command", lambda words: pytest.fail("it is finished"))
     with console.capture() as again:
         assert main(words) == 0
     shown = [" ".join(text.get().split()) for text in (first, again)]

@@ -16,7 +16,7 @@ from data.schemas import DOMAINS, SPLITS, Comparison, Demonstration, Prompt
 from data.simulation.publish import WorldSize, write_world
 from data.tokenizer import train_tokenizer
 from policy.samples import read_samples
-from rlhf.cli import reproduce, rounds_comparisons, rounds_progress
+from rlhf.cli import rounds_comparisons, rounds_progress, stages
 from rlhf.cli.main import main
 from rlhf.model.init import init_language_model
 from rlhf.model.weights import save_model
@@ -154,8 +154,8 @@ def test_finished_rounds_are_kept_and_one_more_can_follow(
             raise KeyboardInterrupt
         run_command(given)
 
-    run_command = reproduce.run_command
-    monkeypatch.setattr(reproduce, "run_command", stop_at_reward)
+    run_command = stages.run_command
+    monkeypatch.setattr(stages, "run_command", stop_at_reward)
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     assert main(words(inputs, finished)) == 0
