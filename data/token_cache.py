@@ -16,7 +16,7 @@ from data.tokenizer import Tokenizer
 KEY_FILE = "made_of.json"
 BATCH_TEXTS = 256
 """Texts that are tokenised at a time, in native threads."""
-SHARES = 10_000
+SHARES = 1_000_000
 """How fine the share of held-out documents is told."""
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -67,13 +66,14 @@ class RewardFunction:
                 f"the reward function {self.name!r} returned {len(found)} scores for "
                 f"{len(rollouts)} responses; it must return one for each, in their order"
             )
-        for value, response in zip(found, answered, strict=True):
-            if not math.isfinite(value):
+        scores = torch.tensor(found)
+        for value, finite, response in zip(found, scores.isfinite(), answered, strict=True):
+            if not finite:
                 raise DataError(
                     f"the reward function {self.name!r} returned {value} for the response "
-                    f"{response[:60]!r}; a score must be a finite number"
+                    f"{response[:60]!r}; a score must be a finite number, of float32"
                 )
-        return Scores(combined=torch.tensor(found))
+        return Scores(combined=scores)
 
 
 def _load(name: str) -> Function:

@@ -21,9 +21,10 @@ WATTS_PER_CORE = 5.0
 GROUPS_AT_ONCE = {
     ("ppo", "placement"): 2,
     ("ppo", "reward_placement"): 2,
-    ("rejection-sampling", "reward_placement"): 2,
-    ("temperature-sweep", "reward_placement"): 2,
+    ("rejection-sampling", "placement"): 2,
+    ("temperature-sweep", "placement"): 2,
     ("evaluate gold", "placement"): 4,
+    ("evaluate scores", "placement"): 4,
 }
 """(Command, placement) → groups of workers that hold it at a time; one elsewhere."""
 

@@ -236,6 +236,7 @@ def read_in_force(
             newer.c.assignment_id == submissions.c.assignment_id,
             newer.c.revision > submissions.c.revision,
             newer.c.sequence <= last,
+            *([newer.c.flag == ""] if only_published else []),  # a flagged one is never published
         )
         rows = connection.execute(
             _select_submitted()

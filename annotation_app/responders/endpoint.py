@@ -114,4 +114,4 @@ def _text_of(content: bytes) -> str:
         raise ResponderError("the model's server sent something unreadable; try again") from error
     if not isinstance(text, str) or not text.strip():
         raise ResponderError("the model's answer was empty; try again")
-    return text.encode("utf-8", "replace").decode()
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -34,6 +34,7 @@ def page(session: Session) -> None:
     if attack is None:
         _begin(session)
         return
+    st.session_state.pop("attack", None)  # left by a second click on Begin
     st.caption(f"{CATEGORIES[attack.category]} · {STYLES[attack.style]}")
     for number, message in enumerate(attack.messages):
         # The numbers by which a response is rated.

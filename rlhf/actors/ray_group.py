@@ -96,7 +96,7 @@ class RayGroup(Closing, Generic[W]):
 
     def _result(self, calls: list[Any], call: Any, phase: str) -> Any:
         """Raises what an answer holds instead of a result."""
-        error = _answer(call)
+        error = _answer(call, timeout=None)
         if not isinstance(error, RayError):
             return error
         rank = calls.index(call)
@@ -120,7 +120,7 @@ class RayGroup(Closing, Generic[W]):
     def _dead(self, calls: list[Any]) -> RayActorError | None:
         """The death of a rank, which its peers may have noticed first, as a broken connection."""
         ray.wait(calls, num_returns=len(calls), timeout=SECONDS_TO_HEAR)
-        errors = map(_answer, calls)
+        errors = (_answer(call, timeout=0) for call in calls)
         return next((error for error in errors if isinstance(error, RayActorError)), None)
 
     def _late(self, ranks: list[int], phase: str) -> WorkerLost:
@@ -135,10 +135,13 @@ class RayGroup(Closing, Generic[W]):
         )
 
 
-def _answer(call: Any) -> Any:
-    """The result of a call or the error that it ended with; None where it is not finished."""
+def _answer(call: Any, timeout: float | None) -> Any:
+    """The result of a call or the error that it ended with; None where it is not finished by then.
+
+    Without a timeout it waits: a result that is ready may still have to be fetched.
+    """
     try:
-        return ray.get(call, timeout=0)
+        return ray.get(call, timeout=timeout)
     except GetTimeoutError:
         return None
     except RayError as error:

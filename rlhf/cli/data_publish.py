@@ -16,8 +16,9 @@ class PublishConfig:
 
     ledger: str = "datasets/annotations/ledger.sqlite"
     """File of the ledger, or its PostgreSQL URL."""
-    out: Path = Path("datasets/annotations/comparisons")
-    """The dataset; made where there is none. It holds rows of one kind."""
+    out: Path | None = None
+    """The dataset, of rows of one kind; made where there is none. Unless given, it is the directory
+    in datasets/annotations that is named like them."""
     rows: Literal["comparisons", "demonstrations", "votes", "ratings", "judgements"] = "comparisons"
     """What to publish: votes and ratings are of evaluations, judgements of red teaming."""
 
@@ -34,13 +35,14 @@ def main(argv: Sequence[str]) -> None:
     from annotation_app.publish import publish
     from annotation_app.publish_other import PUBLISHERS
 
+    out = config.out or Path("datasets/annotations") / config.rows
     database = Database(config.ledger)
     try:
         ensure_person(database, SYSTEM, "manager")
         if config.rows == "comparisons":
-            added = publish(database, SYSTEM, config.out).rows
+            added = publish(database, SYSTEM, out).rows
         else:
-            added = PUBLISHERS[config.rows](database, SYSTEM, config.out)
+            added = PUBLISHERS[config.rows](database, SYSTEM, out)
     finally:
         database.close()
-    print(f"published {added:,} new rows to {config.out}")
+    print(f"published {added:,} new rows to {out}")

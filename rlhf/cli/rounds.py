@@ -18,8 +18,9 @@ from rlhf.cli.runs import session
 from rlhf.cli.stages import is_finished, placement_of, placement_words, run_stages
 from rlhf.run import FINISHED_FILE, Run, read_json, write_json
 
-MAY_DIFFER = ("rounds", "comparisons", "workers")
-"""Settings with which a run may go on that began with others: they count for what is to come."""
+MAY_DIFFER = ("rounds", "workers")
+"""Settings with which a run may go on that began with others. The number of comparisons is none of
+them: it says which prompts a round takes, and none may come twice."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,8 @@ def show_progress(out: Path) -> None:
     for record in content["policies"]:
         view.add_row(policy_title(record["policy"]), *_cells(record))
     console.print(view)
-    console.print(f"open {out / CHART_FILE}", highlight=False, soft_wrap=True)
+    if (out / CHART_FILE).exists():
+        console.print(f"open {out / CHART_FILE}", highlight=False, soft_wrap=True)
 
 
 def policy_title(name: str) -> str:

@@ -90,12 +90,14 @@ def _inverse_of_cumulative(probs: Tensor, uniforms: Tensor) -> Tensor:
     ends = chunks.sum(dim=-1).cumsum(dim=-1)
     # Sums miss 1 by rounding; a fraction below 1 of what they are never leads to an impossible one.
     target = uniforms[:, None].clamp(max=BELOW_ONE) * ends[:, -1:]
-    chunk = torch.searchsorted(ends, target, right=True)
+    # The bound is for logits that are no numbers, which must not stop a GPU.
+    chunk = torch.searchsorted(ends, target, right=True).clamp_(max=ends.shape[1] - 1)
     begins = F.pad(ends, (1, 0))
     begin, end = begins.gather(1, chunk), ends.gather(1, chunk)
     within = chunks[torch.arange(len(probs), device=probs.device), chunk[:, 0]].cumsum(dim=-1)
     rest = ((target - begin) / (end - begin)).clamp_(max=BELOW_ONE) * within[:, -1:]
-    return (chunk * CHUNK + torch.searchsorted(within, rest, right=True)).squeeze(1)
+    place = torch.searchsorted(within, rest, right=True).clamp_(max=CHUNK - 1)
+    return (chunk * CHUNK + place).squeeze(1)
 
 
 def uniform_stream(seed: int, stream: int, length: int) -> np.ndarray:

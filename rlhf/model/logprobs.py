@@ -88,16 +88,19 @@ class _Logprobs(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, ids = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden)
-        of_weight = torch.zeros_like(weight, dtype=torch.float32)
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = torch.zeros_like(weight, dtype=torch.float32)
         for rows in _chunks(len(ids)):
             part = grad[rows, None] / ctx.temperature
             # (one-hot of the chosen − softmax) times the gradient of the result
             of_logits = _logits(hidden[rows], weight, ctx.temperature).softmax(dim=-1).mul_(-part)
             of_logits = of_logits.scatter_add_(1, ids[rows, None], part).to(hidden.dtype)
             of_hidden[rows] = linear(of_logits, weight.t())
-            if ctx.needs_input_grad[1]:
+            if of_weight is not None:
                 of_weight += linear(of_logits.t(), hidden[rows].t())
-        return of_hidden, of_weight.to(weight.dtype), None, None, None
+        rounded = None if of_weight is None else of_weight.to(weight.dtype)
+        return of_hidden, rounded, None, None, None
 
 
 def _chunks(rows: int) -> list[slice]:

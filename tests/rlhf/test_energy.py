@@ -62,7 +62,8 @@ def test_gpus_of_a_command() -> None:
     assert gpus_held("sft", {"placement": four, "train": {"lr": 1.0}}) == 4
     # policy and critic 4 each, both reward models 2 each
     assert gpus_held("ppo", {"placement": four, "reward_placement": two}) == 12
-    # one group that samples, two that score
-    sampling = {"placement": four, "reward_placement": two}
-    assert gpus_held("rejection-sampling", sampling) == 4 + 2 * 2
+    # both reward models at a time
+    assert gpus_held("rejection-sampling", {"placement": two}) == 4
+    # two policies and two reward models
+    assert gpus_held("evaluate scores", {"placement": two}) == 8
     assert gpus_held("tokenizer train", {}) == 0
