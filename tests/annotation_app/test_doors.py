@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import streamlit as st
+from sqlalchemy import true
 
 import annotation_app.ledger
 from annotation_app import door
@@ -157,6 +158,9 @@ SAMPLES: dict[str, Any] = {
     "domain": "helpfulness",
     "role": "annotator",
     "batch_id": "b1",
+    "category": "illicit",
+    "style": "logic",
+    "is_done": true(),
 }
 # Calls that nobody makes in the name of a person: the composition root, and what a link opens.
 WITHOUT_A_PERSON = {"ensure_person", "invited_person"}
@@ -200,12 +204,16 @@ def test_every_call_of_the_ledger_asks_for_the_role(
 def sample_of(parameter: inspect.Parameter) -> Any:
     from annotation_app.judgement import Judgement
     from annotation_app.ledger.checks import Rules
-    from annotation_app.ledger.publications import PlannedPart
+    from annotation_app.ledger.publications import PlannedPart, WorkPart
     from annotation_app.ledger.rows import Response
+    from annotation_app.ledger.schema import attacks
 
     kinds: list[tuple[str, Any]] = [
         ("Judgement", Judgement(side="A", strength="better")),
         ("PlannedPart", PlannedPart(key="k", first=1, last=2)),
+        ("WorkPart", WorkPart(key="k", part=1)),
+        ("Table", attacks),
+        ("rows.Response'", Response(text="a")),  # one alone
         ("Response", [Response(text="a"), Response(text="b")]),
         ("NewItem", []),
         ("Rules", Rules()),
