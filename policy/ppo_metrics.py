@@ -1,10 +1,18 @@
 """What PPO says about a batch, under the names that users of other toolkits know."""
 
+from pathlib import Path
+
 from torch import Tensor
 
 from policy.ppo_math import KlEstimator, explained_variance, kl_estimate
 from reward.score import Scores
+from rlhf.metrics import read_metrics
 from rlhf.types import Experience
+
+
+def kl_by_step(run: Path) -> dict[int, float]:
+    """Nats per response against the reference in each step that a run has logged."""
+    return {m["step"]: m["objective/kl"] for m in read_metrics(run) if "objective/kl" in m}
 
 
 def batch_metrics(

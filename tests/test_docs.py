@@ -8,10 +8,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -25,6 +24,7 @@ from policy.sft import SftConfig
 from reward.mixture import Mixture
 from reward.train import RewardConfig
 from rlhf.cli.main import COMMANDS, main
+from tests.command_lines import assert_understood
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,10 +72,6 @@ class Line:
         return f"{self.page.relative_to(ROOT)}: {self.text}"
 
 
-class Parsed(Exception):
-    """A command line was understood; the command itself is not run."""
-
-
 def shell_lines() -> Iterator[Line]:
     for page in PAGES:
         for block in _FENCE.findall(page.read_text(encoding="utf-8")):
@@ -84,7 +80,7 @@ def shell_lines() -> Iterator[Line]:
                     yield Line(page, " ".join(text.split()))
 
 
-def check_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_line(line: str) -> None:
     """Nothing, for a line that would be understood.
 
     Raises:
@@ -96,20 +92,20 @@ def check_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(words)
     match words:
         case ["rlhf", *rest]:
-            check_command(rest, monkeypatch)
+            check_command(rest)
         case ["make", *rest]:
             unknown = {word for word in rest if "=" not in word} - TARGETS
             assert not unknown, f"the Makefile has no target {unknown}"
         case ["ray", "job", "submit", *_]:
             assert "--" in words, "`ray job submit` needs `--` before the command"
-            check_line(shlex.join(words[words.index("--") + 1 :]), monkeypatch)
+            check_line(shlex.join(words[words.index("--") + 1 :]))
         case _:
             assert text.startswith(FOREIGN), (
                 f"nobody checks {text!r}; write it with rlhf or make, or teach tests/test_docs.py"
             )
 
 
-def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def check_command(words: list[str]) -> None:
     """The real parser with the real configs, missing keys and ranges included.
 
     Files that the command would read need not be there.
@@ -123,23 +119,13 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert stopped.code == 0
         return
     words = [word for word in words if word != "--print_config"]
-    module = import_module(COMMANDS[name][0])
-    parse = module.parse
-
-    def parse_only(*args: Any, **options: Any) -> NoReturn:
-        parse(*args, **options)
-        raise Parsed
-
-    monkeypatch.setattr(module, "parse", parse_only)
-    with pytest.raises(Parsed):
-        module.main(words[len(name.split()) :])
-    monkeypatch.setattr(module, "parse", parse)
+    assert_understood(name, words[len(name.split()) :])
 
 
 @pytest.mark.parametrize("line", list(shell_lines()), ids=str)
 def test_shell_lines_are_understood(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where --config configs/... is found
-    check_line(line.text, monkeypatch)
+    check_line(line.text)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +144,7 @@ def test_shell_lines_are_understood(line: Line, monkeypatch: pytest.MonkeyPatch)
 def test_a_wrong_line_is_found(line: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises((AssertionError, ValueError), match=reason):
-        check_line(line, monkeypatch)
+        check_line(line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

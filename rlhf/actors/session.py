@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 
@@ -56,7 +56,7 @@ def ray_session() -> Iterator[None]:
         )
         raise WorkerError(f"{what}: {reason}; {remedy}") from error
     try:
-        _handle_sigterm(_interrupt)
+        _handle_sigterm(signal.default_int_handler)
         yield
     finally:
         ray.shutdown()
@@ -67,10 +67,6 @@ def _handle_sigterm(handler: Any) -> None:
     """Python handles signals in the main thread only."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _check_listens(address: str) -> None:

@@ -17,11 +17,11 @@ from policy.evaluation.gold import (
     judge_steps,
     summarize,
 )
+from policy.ppo_metrics import kl_by_step
 from policy.samples import SAMPLES_FILE, read_samples, write_samples
 from rlhf.cli.evaluating import EvaluateCommand, answer_all, read_test_prompts, win_rate_cell
 from rlhf.cli.parsing import parse
 from rlhf.cli.runs import begin, report_line, session
-from rlhf.metrics import read_metrics
 from rlhf.run import console, write_json
 
 
@@ -103,9 +103,8 @@ def _judge_ppo_runs(config: EvaluateGoldCommand) -> dict[str, list[dict[str, Any
     steps = {}
     for name, directory in config.ppo_runs.items():
         samples = read_samples(directory / SAMPLES_FILE)
-        kl = {m["step"]: m["objective/kl"] for m in read_metrics(directory) if "objective/kl" in m}
         try:
-            steps[name] = judge_steps(samples, prompts, kl)
+            steps[name] = judge_steps(samples, prompts, kl_by_step(directory))
         except DataError as error:
             raise DataError(f"ppo_runs.{name}, {str(directory)!r}: {error}") from error
     return steps

@@ -17,11 +17,11 @@ from rlhf.actors.placement import Placement
 from rlhf.claims import over_seeds
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import configs_directory
+from rlhf.cli.reproduce_page import RESULTS_FILE
 from rlhf.cli.runs import report_line
-from rlhf.cli.stages import placement_of, placement_words, run_stages
+from rlhf.cli.stages import placed, placement_of, run_stages
 from rlhf.run import Run, console, read_json, write_json
 
-RESULTS_FILE = "reproduce.json"
 BOTH = "both"
 STAGES = {
     "data": "data import hh-rlhf --test 0.2",
@@ -86,10 +86,10 @@ def list_stages(config: ReproduceHhCommand) -> dict[str, list[str]]:
     places = {"out": config.out, "configs": configs_directory()}
     stages = {name: [w.format(**places) for w in text.split()] for name, text in STAGES.items()}
     stages["data"] += [str(path) for path in config.files]
-    stages["pretrain"] += placement_words(config.placement)
+    stages["pretrain"] = placed(stages["pretrain"], config.placement)
     for seed in range(config.seeds):
         words = [word.format(**places, seed=seed) for word in REWARD.split()]
-        stages[f"seed-{seed}"] = words + placement_words(config.placement)
+        stages[f"seed-{seed}"] = placed(words, config.placement)
     return stages
 
 

@@ -1,6 +1,7 @@
 """What the pages of `rlhf reproduce …` share: claims with their figures and verdicts."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +9,9 @@ from rich.table import Table
 
 from policy.evaluation.report_parts import table
 from rlhf.claims import Interval
+from rlhf.run import console, read_json
 
+RESULTS_FILE = "reproduce.json"
 Results = Mapping[str, Any]
 COLORS = {"holds": "green", "does not hold": "red", "not clear": "yellow"}
 INTERVALS = (
@@ -16,6 +19,13 @@ INTERVALS = (
     "interval of every measure is above its bound, does not hold where none of the interval of one "
     "is, and is not clear in between."
 )
+
+
+def show_claims(out: Path) -> None:
+    """What a finished run has found, on the terminal, and where its page is."""
+    for view in claims_views(read_json(out / RESULTS_FILE)):
+        console.print(view)
+    console.print(f"open {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def claims_views(results: Results) -> Iterator[Table]:

@@ -25,19 +25,18 @@ from policy.claims import (
     judge_claims,
 )
 from policy.evaluation.gold import judge_samples
+from policy.ppo_metrics import kl_by_step
 from policy.samples import SAMPLES_FILE
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
 from rlhf.cli.quickstart import STAGES as QUICKSTART
-from rlhf.cli.reproduce_page import claims_views
+from rlhf.cli.reproduce_page import RESULTS_FILE, show_claims
 from rlhf.cli.reproduce_policy_page import curves_of, write_page
 from rlhf.cli.runs import report_line, session
-from rlhf.cli.stages import placement_of, placement_words, run_stages
-from rlhf.metrics import read_metrics
-from rlhf.run import Run, console, read_json, write_json
+from rlhf.cli.stages import placed, placement_of, run_stages
+from rlhf.run import Run, write_json
 
-RESULTS_FILE = "reproduce.json"
 SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
 """Stages of the quickstart that all seeds share."""
 OF_SEED = ("collect", "reward", RS, PPO)
@@ -130,9 +129,7 @@ def main(argv: Sequence[str]) -> None:
         write_page(run.directory / "report.html", results)
         run.finish(verdicts={claim.sentence: claim.verdict for claim in claims})
         report_line("reproduce policy", run, seeds=config.seeds)
-    for view in claims_views(read_json(config.out / RESULTS_FILE)):
-        console.print(view)
-    console.print(f"open {config.out / 'report.html'}", highlight=False, soft_wrap=True)
+    show_claims(config.out)
 
 
 def shared_stages(config: ReproducePolicyCommand) -> dict[str, list[str]]:
@@ -205,8 +202,7 @@ def read_answers(config: ReproducePolicyCommand) -> list[Answers]:
 
 def with_kl(samples: pd.DataFrame, run: Path) -> pd.DataFrame:
     """A PPO run's samples with `kl`, nats per response in their step."""
-    kl = {line["step"]: line["objective/kl"] for line in read_metrics(run)}
-    return samples.assign(kl=samples["step"].map(kl))
+    return samples.assign(kl=samples["step"].map(kl_by_step(run)))
 
 
 def _of_seed(command: str) -> str:
@@ -221,9 +217,4 @@ def _words(config: ReproducePolicyCommand, command: str, seed: int, place: str =
     own = config.out / f"seed-{seed}"
     places = {"out": config.out, "own": own, "configs": configs_directory()}
     words = [w.format(**places, seed=seed, later=seed + LATER) for w in command.split()]
-    if place in ON_THE_DRIVER:
-        return words
-    words += placement_words(config.placement)
-    if words[0] == "ppo":
-        words += ["--reward_placement.ray", str(config.placement.ray).lower()]
-    return words
+    return words if place in ON_THE_DRIVER else placed(words, config.placement)

@@ -19,13 +19,12 @@ from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
 from rlhf.cli.quickstart import STAGES as QUICKSTART
-from rlhf.cli.reproduce_page import claims_views
+from rlhf.cli.reproduce_page import RESULTS_FILE, show_claims
 from rlhf.cli.reproduce_reward_page import accuracy_records, data_records, write_page
 from rlhf.cli.runs import report_line
-from rlhf.cli.stages import placement_of, placement_words, run_stages
-from rlhf.run import Run, console, read_json, write_json
+from rlhf.cli.stages import placed, placement_of, run_stages
+from rlhf.run import Run, write_json
 
-RESULTS_FILE = "reproduce.json"
 SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
 """Stages of the quickstart that all seeds share."""
 REWARD = QUICKSTART["reward"].replace("{out}/collect", "{out}/seed-{seed}/collect")
@@ -92,9 +91,7 @@ def main(argv: Sequence[str]) -> None:
         write_page(run.directory / "report.html", results, pairs)
         run.finish(verdicts={claim.source: claim.verdict for claim in claims})
         report_line("reproduce reward", run, seeds=config.seeds)
-    for view in claims_views(read_json(config.out / RESULTS_FILE)):
-        console.print(view)
-    console.print(f"open {config.out / 'report.html'}", highlight=False, soft_wrap=True)
+    show_claims(config.out)
 
 
 def list_stages(config: ReproduceRewardCommand) -> dict[str, list[str]]:
@@ -111,7 +108,7 @@ def list_stages(config: ReproduceRewardCommand) -> dict[str, list[str]]:
             domain = "safety" if name == WITHOUT_AUXILIARY else "helpfulness"
             stages[f"seed-{seed}/{name}"] = words(command, seed, domain)
     for name in stages.keys() - ON_THE_DRIVER:
-        stages[name] += placement_words(config.placement)
+        stages[name] = placed(stages[name], config.placement)
     return stages
 
 

@@ -15,7 +15,7 @@ from rlhf.cli.quickstart import configs_directory
 from rlhf.cli.rounds_comparisons import await_new, read_counts, take_in
 from rlhf.cli.rounds_progress import show_progress, write_progress
 from rlhf.cli.runs import session
-from rlhf.cli.stages import is_finished, placement_of, placement_words, run_stages
+from rlhf.cli.stages import is_finished, placed, placement_of, run_stages
 from rlhf.run import FINISHED_FILE, Run, read_json, write_json
 
 MAY_DIFFER = ("rounds", "workers")
@@ -132,8 +132,6 @@ def list_stages(config: RoundsCommand, number: int) -> dict[str, list[str]]:
         if name == "ppo" and number < config.ppo_from:
             continue
         words = _words(config, number, command)
-        if name == "ppo":
-            words += ["--reward_placement.ray", str(config.placement.ray).lower()]
         if name == "evaluation":
             for policy in policies(config, number):
                 words += [f"--policies.{policy.name}", str(policy.model)]
@@ -185,8 +183,7 @@ def _words(config: RoundsCommand, number: int, command: str) -> list[str]:
         "seed": config.seed,
         "round_seed": 1000 * config.seed + number,
     }
-    words = [word.format(**values) for word in command.split()]
-    return words + placement_words(config.placement)
+    return placed([word.format(**values) for word in command.split()], config.placement)
 
 
 def _is_gold_known(prompts: Path) -> bool:

@@ -45,7 +45,10 @@ def placement_of(workers: int) -> Placement:
     return Placement(workers=workers, ray=workers > 1)
 
 
-def placement_words(placement: Placement) -> list[str]:
-    """As options of a command."""
+def placed(words: Sequence[str], placement: Placement) -> list[str]:
+    """The command with its placement, and PPO with that of its reward models."""
     ray = str(placement.ray).lower()
-    return ["--placement.workers", str(placement.workers), "--placement.ray", ray]
+    options = ["--placement.workers", str(placement.workers), "--placement.ray", ray]
+    if words[0] == "ppo":
+        options += ["--reward_placement.ray", ray]
+    return [*words, *options]

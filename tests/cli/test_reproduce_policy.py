@@ -1,11 +1,9 @@
 """`rlhf reproduce policy` at a hundredth of its size, in this process."""
 
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,13 +18,10 @@ from rlhf.cli.main import COMMANDS, main
 from rlhf.cli.reproduce_policy import ReproducePolicyCommand, seed_stages, shared_stages
 from rlhf.run import console
 from tests.cli.micro import write_micro_configs
+from tests.command_lines import assert_understood
 
 SEED_STAGES = len(reproduce_policy.OF_SEED) + len(reproduce_policy.STAGES)
 RUNS = ("no_penalty", "penalty")
-
-
-class Parsed(Exception):
-    """A command line was understood; the command itself is not run."""
 
 
 @pytest.fixture
@@ -135,16 +130,7 @@ def test_every_stage_is_a_command_line(configs: Path) -> None:
     assert len(stages) == 5 + 2 * SEED_STAGES
     for words in stages.values():
         name = next(n for n in COMMANDS if " ".join(words).startswith(n + " "))
-        module = import_module(COMMANDS[name][0])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "parse", partial(parse_only, module.parse))
-            with pytest.raises(Parsed):
-                module.main([*words[len(name.split()) :], "--out", "somewhere"])
-
-
-def parse_only(parse: Callable[..., Any], *args: Any, **options: Any) -> NoReturn:
-    parse(*args, **options)
-    raise Parsed
+        assert_understood(name, [*words[len(name.split()) :], "--out", "somewhere"])
 
 
 def test_each_seed_has_its_own_models_and_rounds() -> None:
