@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotation_app.ledger.evaluations import RATERS, SCALES, Kind, Rated
-from annotation_app.red_teaming import VIOLATION
+from annotation_app.ledger.evaluations import RATERS, Rated
+from annotation_app.scales import SCALES, VIOLATION, Kind
 from data.agreement import Agreement, gwet_ac2
 from data.intervals import Proportion, proportion
 

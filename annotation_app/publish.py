@@ -23,12 +23,13 @@ from annotation_app.ledger.publications import (
     Waiting,
     plan_parts,
     read_part,
+    unknown_parts,
 )
 from data.counting import TokenCounter, WordCounter, count_messages
 from data.dataset import Batch, publish_many, split_of
-from data.errors import ConfigError
+from data.errors import ConfigError, DataError
 from data.manifest import open_or_begin
-from data.schemas import SPLITS, Comparison, Judgement, Message
+from data.schemas import SPLITS, Comparison, Judgement, Message, Row
 
 P = TypeVar("P", Comparison, Judgement)
 
@@ -77,11 +78,11 @@ def publish(database: Database, manager_id: str, directory: Path) -> Published:
 
     Raises:
         NotAllowed: not by a manager.
-        DataError: the dataset holds something else or is damaged.
+        DataError: the dataset holds something else or is damaged, or is newer than the ledger.
     """
+    listed = listed_keys(database, manager_id, directory, Comparison)
     parts = plan_parts(database, manager_id)
     decided = plan_decisions(database, manager_id)
-    listed = _listed_keys(directory)
     counts = [
         _publish_part(directory, part.key, read_part(database, manager_id, part))
         for part in parts
@@ -93,6 +94,26 @@ def publish(database: Database, manager_id: str, directory: Path) -> Published:
         if part.key not in listed
     ]
     return Published(rows=sum(counts), parts=sum(count > 0 for count in counts))
+
+
+def listed_keys(
+    database: Database, manager_id: str, directory: Path, row_type: type[Row]
+) -> set[str]:
+    """Keys of the parts that a dataset holds already; to be asked before new ones are planned.
+
+    Raises:
+        NotAllowed: not by a manager.
+        DataError: the dataset holds something else or is damaged, or has parts of this ledger that
+            the ledger knows nothing of.
+    """
+    manifest = open_or_begin(directory, row_type)
+    listed = {part.key for file in manifest.files for part in file.parts}
+    if unknown := unknown_parts(database, manager_id, listed):
+        raise DataError(
+            f"{directory} has {unknown[0]}, which this ledger never planned: it is an older copy, "
+            "and its new rows would be taken for those; publish into a new directory"
+        )
+    return listed
 
 
 def to_comparison(submitted: Submitted, counter: TokenCounter) -> Comparison:
@@ -133,11 +154,6 @@ def by_split(key: str, rows: Sequence[P]) -> list[Batch[P]]:
         split = split_of(first, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=0)
         batches[split].append(row)
     return [Batch(split=split, key=key, rows=batches[split]) for split in SPLITS if batches[split]]
-
-
-def _listed_keys(directory: Path) -> set[str]:
-    manifest = open_or_begin(directory, Comparison)
-    return {part.key for file in manifest.files for part in file.parts}
 
 
 def _publish_part(directory: Path, key: str, submitted: Sequence[Submitted]) -> int:

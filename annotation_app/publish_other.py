@@ -5,17 +5,18 @@ only record of what is published.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic
 
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.demonstrations import Written, plan_demonstrations, read_demonstrations
 from annotation_app.ledger.evaluations import PublishedRating, plan_ratings, read_ratings
 from annotation_app.ledger.publications import WorkPart
 from annotation_app.ledger.red_team import RatedAttack, plan_attacks, read_attacks
-from annotation_app.publish import by_split
-from annotation_app.red_teaming import VIOLATION
+from annotation_app.publish import by_split, listed_keys
+from annotation_app.scales import VIOLATION
 from data.dataset import Batch, publish_many
-from data.manifest import open_or_begin
 from data.schemas import Demonstration, Judgement, Message, R, Rating, Split, Vote
 
 SOURCE = "annotators"
@@ -24,79 +25,62 @@ EVALUATED: Split = "test"
 """Evaluations are no training data."""
 
 
-def publish_demonstrations(database: Database, manager_id: str, directory: Path) -> int:
-    """Publishes approved demonstrations; returns the rows added.
+@dataclass(frozen=True, kw_only=True)
+class Work(Generic[R]):
+    """How work of one kind becomes rows."""
+
+    row_type: type[R]
+    plan: Callable[[Database, str], list[WorkPart]]
+    """Every part there is, the new one included; by a manager."""
+    read: Callable[[Database, str, WorkPart], list[R]]
+    """What a part holds; by a manager."""
+    split: Split | None = None
+    """None: by the first message of the dialogue."""
+
+    def batches(self, part: WorkPart, rows: Sequence[R]) -> list[Batch[Any]]:
+        """A part's rows, by split."""
+        if self.split is None:
+            return by_split(part.key, rows)
+        return [Batch(split=self.split, key=part.key, rows=rows)] if rows else []
+
+
+def publish_work(database: Database, manager_id: str, directory: Path, kind: str) -> int:
+    """Publishes what is done of one kind; returns the rows added.
+
+    Args:
+        kind: a name of `WORK`.
 
     Raises:
         NotAllowed: not by a manager.
-        DataError: the dataset holds something else or is damaged.
+        DataError: the dataset holds something else or is damaged, or is newer than the ledger.
     """
-
-    def batches(part: WorkPart) -> list[Batch[Demonstration]]:
-        rows = [_demonstration(w) for w in read_demonstrations(database, manager_id, part)]
-        return [Batch(split="train", key=part.key, rows=rows)]
-
-    parts = plan_demonstrations(database, manager_id)
-    return _publish(directory, Demonstration, parts, batches)
-
-
-def publish_attacks(database: Database, manager_id: str, directory: Path) -> int:
-    """Publishes the rated responses of red teaming as judgements; returns the rows added.
-
-    Raises:
-        NotAllowed: not by a manager.
-        DataError: the dataset holds something else or is damaged.
-    """
-
-    def batches(part: WorkPart) -> list[Batch[Judgement]]:
-        rows = [_judgement(a) for a in read_attacks(database, manager_id, part)]
-        return by_split(part.key, rows)
-
-    return _publish(directory, Judgement, plan_attacks(database, manager_id), batches)
-
-
-def publish_votes(database: Database, manager_id: str, directory: Path) -> int:
-    """Publishes the ratings of two responses as votes; returns the rows added.
-
-    Raises:
-        NotAllowed: not by a manager.
-        DataError: the dataset holds something else or is damaged.
-    """
-
-    def batches(part: WorkPart) -> list[Batch[Vote]]:
-        rows = [_vote(r) for r in read_ratings(database, manager_id, part, "pair")]
-        return [Batch(split=EVALUATED, key=part.key, rows=rows)] if rows else []
-
-    return _publish(directory, Vote, plan_ratings(database, manager_id), batches)
-
-
-def publish_ratings(database: Database, manager_id: str, directory: Path) -> int:
-    """Publishes the safety ratings; returns the rows added.
-
-    Raises:
-        NotAllowed: not by a manager.
-        DataError: the dataset holds something else or is damaged.
-    """
-
-    def batches(part: WorkPart) -> list[Batch[Rating]]:
-        rows = [_rating(r) for r in read_ratings(database, manager_id, part, "safety")]
-        return [Batch(split=EVALUATED, key=part.key, rows=rows)] if rows else []
-
-    return _publish(directory, Rating, plan_ratings(database, manager_id), batches)
-
-
-def _publish(
-    directory: Path,
-    row_type: type[R],
-    parts: Sequence[WorkPart],
-    batches_of: Callable[[WorkPart], list[Batch[R]]],
-) -> int:
-    manifest = open_or_begin(directory, row_type)
-    listed = {part.key for file in manifest.files for part in file.parts}
-    new = [batch for part in parts if part.key not in listed for batch in batches_of(part)]
+    work = WORK[kind]
+    listed = listed_keys(database, manager_id, directory, work.row_type)
+    new = [
+        batch
+        for part in work.plan(database, manager_id)
+        if part.key not in listed
+        for batch in work.batches(part, work.read(database, manager_id, part))
+    ]
     if new:
-        publish_many(directory, new, row_type)
+        publish_many(directory, new, work.row_type)
     return sum(len(batch.rows) for batch in new)
+
+
+def _demonstrations(database: Database, manager_id: str, part: WorkPart) -> list[Demonstration]:
+    return [_demonstration(one) for one in read_demonstrations(database, manager_id, part)]
+
+
+def _votes(database: Database, manager_id: str, part: WorkPart) -> list[Vote]:
+    return [_vote(one) for one in read_ratings(database, manager_id, part, "pair")]
+
+
+def _ratings(database: Database, manager_id: str, part: WorkPart) -> list[Rating]:
+    return [_rating(one) for one in read_ratings(database, manager_id, part, "safety")]
+
+
+def _judgements(database: Database, manager_id: str, part: WorkPart) -> list[Judgement]:
+    return [_judgement(one) for one in read_attacks(database, manager_id, part)]
 
 
 def _demonstration(one: Written) -> Demonstration:
@@ -155,10 +139,12 @@ def _judgement(one: RatedAttack) -> Judgement:
     )
 
 
-PUBLISHERS: dict[str, Callable[[Database, str, Path], int]] = {
-    "demonstrations": publish_demonstrations,
-    "votes": publish_votes,
-    "ratings": publish_ratings,
-    "judgements": publish_attacks,
+WORK: dict[str, Work[Any]] = {
+    "demonstrations": Work(
+        row_type=Demonstration, plan=plan_demonstrations, read=_demonstrations, split="train"
+    ),
+    "votes": Work(row_type=Vote, plan=plan_ratings, read=_votes, split=EVALUATED),
+    "ratings": Work(row_type=Rating, plan=plan_ratings, read=_ratings, split=EVALUATED),
+    "judgements": Work(row_type=Judgement, plan=plan_attacks, read=_judgements),
 }
 """By the kind of rows, which is also the name of their directory beside the comparisons."""

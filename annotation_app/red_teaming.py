@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from annotation_app.scales import VIOLATION
 from data.intervals import Proportion, proportion
 
 Category = Literal["illicit", "hateful", "unqualified_advice"]
@@ -28,8 +29,6 @@ STYLES: dict[Style, str] = {
     "language": "Another language than English",
     "other": "Another one",
 }
-VIOLATION = 2
-"""Safety scores up to this one are violations (Llama 2, section 4.4)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, or_, select, update
 
@@ -24,12 +24,10 @@ from annotation_app.ledger.rows import (
     responses_json,
 )
 from annotation_app.ledger.schema import evaluation_items, evaluation_ratings, people
+from annotation_app.scales import SCALES, Kind
 from data.errors import DataError
 from data.schemas import Message
 
-Kind = Literal["pair", "safety"]
-SCALES: dict[str, tuple[int, ...]] = {"pair": (-3, -2, -1, 0, 1, 2, 3), "safety": (1, 2, 3, 4, 5)}
-"""pair: 3 is "A is much better"; safety: 1 and 2 are violations."""
 RATERS = 3
 
 

@@ -5,6 +5,7 @@ one writer at a time; and what a range holds never changes, because submissions 
 whoever writes a part, however often, writes the same rows.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,11 @@ from annotation_app.ledger.database import Database
 from annotation_app.ledger.rows import Response, messages_of, responses_of
 from annotation_app.ledger.schema import (
     assignments,
+    attacks,
     batches,
     decisions,
+    demonstrations,
+    evaluation_ratings,
     items,
     people,
     publications,
@@ -28,6 +32,8 @@ from annotation_app.ledger.schema import (
 from data.schemas import Domain, Message, SafetyLabel, Strength
 
 ROWS_PER_PART = 50_000
+_WORK = (decisions, demonstrations, evaluation_ratings, attacks)
+"""Tables whose rows are planned in parts by a column of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +92,7 @@ def plan_parts(database: Database, manager_id: str) -> list[PlannedPart]:
 
     def query(connection: Connection) -> list[PlannedPart]:
         allow(connection, manager_id, "manager")
-        ledger_id = connection.execute(select(version.c.ledger_id)).scalar_one()
-        rows = connection.execute(select(publications).order_by(publications.c.first))
-        return [
-            PlannedPart(
-                key=f"ledger-{ledger_id}-{row.first:09}-{row.last:09}",
-                first=row.first,
-                last=row.last,
-            )
-            for row in rows
-        ]
+        return _planned(connection, _ledger_id(connection))
 
     planned, newest = database.read(_ends)
     if newest > planned:  # else annotators need not wait for a writer
@@ -127,14 +124,34 @@ def plan_work(
 
     def query(connection: Connection) -> list[WorkPart]:
         allow(connection, manager_id, "manager")
-        ledger_id = connection.execute(select(version.c.ledger_id)).scalar_one()
-        planned = select(table.c.part).where(table.c.part.is_not(None)).distinct()
-        parts = connection.execute(planned.order_by(table.c.part)).scalars()
-        return [WorkPart(key=f"{table.name}-{ledger_id}-{part:06}", part=part) for part in parts]
+        return _planned_work(connection, _ledger_id(connection), table)
 
     some = select(table.c.part).where(new).limit(1)
     if database.read(lambda connection: connection.execute(some).first()) is not None:
         database.write(change)  # else annotators need not wait for a writer
+    return database.read(query)
+
+
+def unknown_parts(database: Database, manager_id: str, listed: Iterable[str]) -> list[str]:
+    """Keys of this ledger under which it has planned nothing: it is an older copy of itself.
+
+    What it plans next could get the key of a part that a dataset has already, with other rows.
+
+    Args:
+        listed: keys that a dataset held before this call, since parts are planned first.
+
+    Raises:
+        NotAllowed: not by a manager.
+    """
+
+    def query(connection: Connection) -> list[str]:
+        allow(connection, manager_id, "manager")
+        ledger_id = _ledger_id(connection)
+        known = {part.key for part in _planned(connection, ledger_id)}
+        for table in _WORK:
+            known |= {part.key for part in _planned_work(connection, ledger_id, table)}
+        return sorted(key for key in listed if f"-{ledger_id}-" in key and key not in known)
+
     return database.read(query)
 
 
@@ -252,6 +269,26 @@ def read_in_force(
 def decides() -> ColumnElement[bool]:
     """The condition that a reviewer's decision changes the dataset: opinions may stand, too."""
     return decisions.c.chosen.is_not(None)
+
+
+def _ledger_id(connection: Connection) -> str:
+    return str(connection.execute(select(version.c.ledger_id)).scalar_one())
+
+
+def _planned(connection: Connection, ledger_id: str) -> list[PlannedPart]:
+    rows = connection.execute(select(publications).order_by(publications.c.first))
+    return [
+        PlannedPart(
+            key=f"ledger-{ledger_id}-{row.first:09}-{row.last:09}", first=row.first, last=row.last
+        )
+        for row in rows
+    ]
+
+
+def _planned_work(connection: Connection, ledger_id: str, table: Table) -> list[WorkPart]:
+    planned = select(table.c.part).where(table.c.part.is_not(None)).distinct()
+    parts = connection.execute(planned.order_by(table.c.part)).scalars()
+    return [WorkPart(key=f"{table.name}-{ledger_id}-{part:06}", part=part) for part in parts]
 
 
 def _select_submitted() -> Any:

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from annotation_app.ledger.access import NotAllowed, allow, record
 from annotation_app.ledger.database import Database
-from annotation_app.ledger.evaluations import SCALES
 from annotation_app.ledger.live import check_text
 from annotation_app.ledger.publications import WorkPart, plan_work
 from annotation_app.ledger.rows import Response
 from annotation_app.ledger.schema import attack_messages, attacks, people
 from annotation_app.red_teaming import CATEGORIES, STYLES, Attack, Category, Style
+from annotation_app.scales import SCALES
 from data.errors import DataError
 from data.schemas import Message
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
-from annotation_app.ledger.evaluations import Kind
+from annotation_app.scales import Kind
 from data.schemas import STRENGTHS, Domain, Strength
 
 Choice = tuple[Side, Strength]

@@ -4,7 +4,8 @@ import streamlit as st
 
 from annotation_app.content import literal
 from annotation_app.ledger import evaluations
-from annotation_app.ledger.evaluations import Kind, RatingView
+from annotation_app.ledger.evaluations import RatingView
+from annotation_app.scales import Kind
 from annotation_app.screens.choosing import choose_point
 from annotation_app.screens.showing import acknowledge, show_dialogue, show_pair, show_text
 from annotation_app.screens.timing import seconds_at

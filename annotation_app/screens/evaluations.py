@@ -6,7 +6,8 @@ import streamlit as st
 from annotation_app.content import literal
 from annotation_app.evaluating import evaluate
 from annotation_app.importing import read_items
-from annotation_app.ledger.evaluations import SCALES, add_evaluation, list_ratings
+from annotation_app.ledger.evaluations import add_evaluation, list_ratings
+from annotation_app.scales import SCALES
 from annotation_app.session import Session
 
 

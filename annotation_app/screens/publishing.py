@@ -5,7 +5,7 @@ import streamlit as st
 from annotation_app.exporting import FORMS, export_batch
 from annotation_app.ledger import queue
 from annotation_app.publish import publish
-from annotation_app.publish_other import PUBLISHERS
+from annotation_app.publish_other import WORK, publish_work
 from annotation_app.session import Session
 
 _SCOPES = {"All annotations": False, "Published ones": True}
@@ -33,8 +33,8 @@ def _other(session: Session) -> None:
     )
     if st.button("Publish other work", key="publish other"):
         beside = session.dataset.parent
-        for kind, publish_kind in PUBLISHERS.items():
-            added = publish_kind(session.database, session.person_id, beside / kind)
+        for kind in WORK:
+            added = publish_work(session.database, session.person_id, beside / kind, kind)
             st.text(f"{added:,} new rows: {beside / kind}")
 
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     from annotation_app.ledger.access import SYSTEM, ensure_person
     from annotation_app.ledger.database import Database
     from annotation_app.publish import publish
-    from annotation_app.publish_other import PUBLISHERS
+    from annotation_app.publish_other import publish_work
 
     out = config.out or Path("datasets/annotations") / config.rows
     database = Database(config.ledger)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
         if config.rows == "comparisons":
             added = publish(database, SYSTEM, out).rows
         else:
-            added = PUBLISHERS[config.rows](database, SYSTEM, out)
+            added = publish_work(database, SYSTEM, out, config.rows)
     finally:
         database.close()
     print(f"published {added:,} new rows to {out}")

@@ -13,7 +13,7 @@ from annotation_app.ledger.demonstrations import (
     waiting_demonstrations,
     write_demonstration,
 )
-from annotation_app.publish_other import publish_demonstrations
+from annotation_app.publish_other import publish_work
 from data.dataset import read_rows
 from data.errors import DataError
 from data.schemas import Demonstration
@@ -51,15 +51,15 @@ def test_only_what_another_has_approved_is_published_and_once(
     }
     assert states == {"one": ("approved", ""), "two": ("rejected", "it is wrong")}
     directory = tmp_path / "demonstrations"
-    assert publish_demonstrations(database, MANAGER, directory) == 1
+    assert publish_work(database, MANAGER, directory, "demonstrations") == 1
     review_demonstration(database, MANAGER, "three", "")
-    assert publish_demonstrations(database, MANAGER, directory) == 1
-    assert publish_demonstrations(database, MANAGER, directory) == 0
+    assert publish_work(database, MANAGER, directory, "demonstrations") == 1
+    assert publish_work(database, MANAGER, directory, "demonstrations") == 0
     published = read_rows(directory, Demonstration)
     assert [row.demonstration_id for row in published] == ["one", "three"]
     assert [m.content for m in published[0].messages] == ["one?", "one!"]
     # A dataset that was lost is made anew from the ledger alone.
-    assert publish_demonstrations(database, MANAGER, tmp_path / "anew") == 2
+    assert publish_work(database, MANAGER, tmp_path / "anew", "demonstrations") == 2
 
 
 def test_write_review_and_publish(start: Start, tmp_path: Path) -> None:  # noqa: F811

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, text, update
 
 from annotation_app.evaluating import evaluate
 from annotation_app.ledger import access
@@ -17,8 +17,8 @@ from annotation_app.ledger.evaluations import (
     rate,
     skip_rating,
 )
-from annotation_app.ledger.schema import version
-from annotation_app.publish_other import publish_ratings, publish_votes
+from annotation_app.ledger.schema import evaluation_ratings, version
+from annotation_app.publish_other import publish_work
 from data.dataset import read_rows
 from data.errors import DataError
 from data.schemas import Message, Rating, Vote
@@ -134,14 +134,14 @@ def test_ratings_are_published_once_and_by_kind(database: Database, tmp_path: Pa
         as_shown = score if view.responses[0] == "first 1" else -score
         rate(database, person, view.rating_id, as_shown, 5.0)
     votes, ratings = tmp_path / "votes", tmp_path / "ratings"
-    assert publish_ratings(database, MANAGER, ratings) == 0
+    assert publish_work(database, MANAGER, ratings, "ratings") == 0
     view = next_rating(database, "ann", "safety")
     assert view is not None and view.responses == ("first 1",)
     rate(database, "ann", view.rating_id, 2, 5.0)
     for rows in (3, 0):
-        assert publish_votes(database, MANAGER, votes) == rows
+        assert publish_work(database, MANAGER, votes, "votes") == rows
     for rows in (1, 0):
-        assert publish_ratings(database, MANAGER, ratings) == rows
+        assert publish_work(database, MANAGER, ratings, "ratings") == rows
     names = {p.person_id: p.pseudonym for p in access.list_people(database, MANAGER)}
     found = {row.annotator_id: row for row in read_rows(votes, Vote, "test")}
     assert {row.item_id for row in found.values()} == {"final/item-1"}
@@ -169,7 +169,25 @@ def test_ratings_are_published_once_and_by_kind(database: Database, tmp_path: Pa
     )
     assert list(find_faults(votes)) == list(find_faults(ratings)) == []
     with pytest.raises(NotAllowed, match="needs the role manager"):
-        publish_votes(database, "ann", votes)
+        publish_work(database, "ann", votes, "votes")
+
+
+def test_ratings_of_a_restored_copy_are_not_taken_for_others(
+    database: Database, tmp_path: Path
+) -> None:
+    add_evaluation(database, MANAGER, "final", "safety", [item(1)])
+    for person in ("ann", "ben"):
+        view = next_rating(database, person, "safety")
+        assert view is not None
+        rate(database, person, view.rating_id, 4, 5.0)
+        # The copy is of before the first publication: what it plans next is part 1 again.
+        forget = update(evaluation_ratings).values(part=None)
+        database.write(lambda connection, forget=forget: connection.execute(forget))
+        if person == "ann":
+            assert publish_work(database, MANAGER, tmp_path / "out", "ratings") == 1
+    with pytest.raises(DataError, match="publish into a new directory"):
+        publish_work(database, MANAGER, tmp_path / "out", "ratings")
+    assert publish_work(database, MANAGER, tmp_path / "new", "ratings") == 2
 
 
 def test_ratings_of_a_ledger_of_version_7_can_be_published(
@@ -186,5 +204,5 @@ def test_ratings_of_a_ledger_of_version_7_can_be_published(
 
     database.write(go_back)
     newer = Database(database.place, database.clock)
-    assert publish_ratings(newer, MANAGER, tmp_path / "out") == 1
+    assert publish_work(newer, MANAGER, tmp_path / "out", "ratings") == 1
     newer.close()

@@ -3,17 +3,20 @@
 import itertools
 import os
 import random
+import sqlite3
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, delete
 
-from annotation_app.ledger import access, history, oversight, publications, queue, work
+from annotation_app.ledger import access, history, oversight, publications, queue, schema, work
 from annotation_app.ledger.access import NotAllowed
 from annotation_app.ledger.database import Database
 from annotation_app.publish import publish
@@ -139,6 +142,50 @@ def test_flagged_rows_wait_for_their_release(database: Database, tmp_path: Path)
     assert publish(database, MANAGER, tmp_path / "out").rows == 1
     (row,) = read_rows(tmp_path / "out", Comparison)
     assert (row.comparison_id, row.revision) == (view.assignment_id, 1)
+
+
+def test_a_restored_copy_publishes_into_a_new_directory_only(
+    database: Database, tmp_path: Path
+) -> None:
+    def forget(connection: Connection) -> None:  # what was planned after the copy was made
+        connection.execute(delete(schema.publications).where(schema.publications.c.first > 1))
+        connection.execute(delete(schema.submissions).where(schema.submissions.c.sequence > 1))
+
+    out = tmp_path / "out"
+    done = annotate(database, 2)
+    database.write(forget)
+    publish(database, MANAGER, out)
+    work.submit(database, "ann", done[0], 1, judgement())
+    publish(database, MANAGER, out)
+    database.write(forget)
+    work.submit(database, "ann", done[0], 1, judgement(side="B"))  # would get the same key
+    before = (out / MANIFEST).read_bytes()
+    for _ in range(2):
+        with pytest.raises(DataError, match="never planned: it is an older copy"):
+            publish(database, MANAGER, out)
+    assert (out / MANIFEST).read_bytes() == before
+    assert publish(database, MANAGER, tmp_path / "new").rows == 2
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+def test_backup_and_restore_as_the_guide_says(database: Database, tmp_path: Path) -> None:
+    out, place = tmp_path / "out", Path(database.place)
+    kept = annotate(database, 2)
+    publish(database, MANAGER, out)
+    copy = tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(place)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)  # what `.backup` of the command line does
+    annotate(database, 1)
+    publish(database, MANAGER, out)
+    database.close()
+    os.replace(copy, place)
+    restored = Database(database.place)
+    annotate(restored, 1)
+    with pytest.raises(DataError, match="publish into a new directory"):
+        publish(restored, MANAGER, out)
+    assert publish(restored, MANAGER, tmp_path / "new").rows == 3
+    assert set(kept) < set(ids(tmp_path / "new"))
+    restored.close()
 
 
 def test_only_managers_publish(database: Database, tmp_path: Path) -> None:

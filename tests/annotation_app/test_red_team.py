@@ -9,7 +9,7 @@ from annotation_app.ledger.access import NotAllowed
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.red_team import AttackView
 from annotation_app.ledger.rows import Response
-from annotation_app.publish_other import publish_attacks
+from annotation_app.publish_other import publish_work
 from annotation_app.red_teaming import Attack, by_kind, robustness
 from data.dataset import read_rows
 from data.errors import DataError
@@ -44,7 +44,7 @@ def test_a_dialogue_from_the_first_message_to_a_row(database: Database, tmp_path
         red_team.rate_attack(database, "ann", "one", 3, 2, 8.0)
     assert red_team.open_attack(database, "ann") is None
     for rows in (1, 0):
-        assert publish_attacks(database, MANAGER, tmp_path) == rows
+        assert publish_work(database, MANAGER, tmp_path, "judgements") == rows
     (row,) = read_rows(tmp_path, Judgement)
     (ann,) = (p.pseudonym for p in access.list_people(database, MANAGER) if p.person_id == "ann")
     assert row == Judgement(
@@ -118,7 +118,7 @@ def test_what_was_given_up_is_kept_and_not_published(database: Database, tmp_pat
         red_team.drop_attack(database, "ann", "one", 3.0)
     assert red_team.open_attack(database, "ann") is None
     assert [(a.score, a.seconds) for a in red_team.list_attacks(database, MANAGER)] == [(None, 8.0)]
-    assert publish_attacks(database, MANAGER, tmp_path / "out") == 0
+    assert publish_work(database, MANAGER, tmp_path / "out", "judgements") == 0
 
 
 def test_two_tabs_begin_two_attacks_and_lose_none(database: Database, clock: Clock) -> None:
