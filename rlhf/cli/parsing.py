@@ -181,16 +181,23 @@ _UNKNOWN = re.compile(
 )
 
 
-_REWORDINGS = (
-    (re.compile(r'Parser key "(?P<key>[^"]+)": '), r"\g<key>: "),
-    (
-        re.compile(r"Expected a (typing\.Literal\[(?P<names>[^\]]*)\])\."),
-        r"expected one of \g<names>;",
-    ),
-    (re.compile(r"Expected an? <class '(?P<kind>[^']+)'>\."), r"expected a \g<kind>;"),
-    (re.compile(r"Got value: (?P<value>.*)"), r"got \g<value>"),
-    (re.compile(r"the following arguments are required: (?P<names>.*)"), r"missing: \g<names>"),
+_MISFIT = re.compile(
+    r'Parser key "(?P<key>[^"]+)": (?P<wanted>.*?)\.? '
+    r"(?:Given value type: .*? )?(?:Got|Given) value: (?P<value>.*)"
 )
+_WANTED = re.compile(
+    r"Expected (?:an? )?(?:<class '(?:[\w.]+\.)?(?P<kind>\w+)'>"
+    r"|typing\.Literal\[(?P<names>[^\]]*)\]|tuple with (?P<count>\d+) elements)"
+)
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text in quotes",
+    "tuple": "a list",
+    "Mapping": "names with values",
+    "dict": "names with values",
+}
 
 
 def _one_line(message: str, known: Sequence[str]) -> str:
@@ -198,8 +205,9 @@ def _one_line(message: str, known: Sequence[str]) -> str:
     message = " ".join(message.split())
     match = _UNKNOWN.search(message)
     if match is None:
-        for pattern, words in _REWORDINGS:
-            message = pattern.sub(words, message)
+        message = _MISFIT.sub(_misfit, message)
+        message = re.sub(r'Parser key "([^"]+)"', r"\1", message)
+        message = message.replace("the following arguments are required:", "missing:")
         for key in known:
             if key.endswith("_"):
                 message = re.sub(rf"\b{key}\b", f"--{key[:-1]}", message)
@@ -210,6 +218,26 @@ def _one_line(message: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0].removesuffix('_')!r}?" if near else "--help lists the known keys"
     return f"unknown key {name!r}; {hint}"
+
+
+def _misfit(match: re.Match[str]) -> str:
+    """A value of the wrong type, in the words of a command line; of a list, how to write it."""
+    key, value = match["key"], match["value"]
+    wanted = [_wanted_words(one) for one in _WANTED.finditer(match["wanted"])]
+    expected = " or ".join(words for words in wanted if words) or match["wanted"]
+    line = f"{key}: expected {expected}; got {value}"
+    if "a list" in wanted:
+        line += f"; write --{key} '[{value}]', with commas between several"
+    return line
+
+
+def _wanted_words(match: re.Match[str]) -> str:
+    """Of one type; empty for null, which is never what somebody meant to write."""
+    if match["names"]:
+        return ("one of " if "," in match["names"] else "") + match["names"]
+    if match["count"]:
+        return f"a list of {match['count']}"
+    return "" if match["kind"] == "NoneType" else _KINDS.get(match["kind"], f"a {match['kind']}")
 
 
 def _plain(value: Any) -> Any:

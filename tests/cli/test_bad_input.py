@@ -62,7 +62,7 @@ def sft(run: MicroRun, out: Path, *more: str) -> list[str | Path]:
         (["--train.seed", "-1"], "seed is -1; it must be 0 or more"),
         (["--train.batch_rows", "0"], "batch_rows is 0; it must be above 0"),
         (["--train.optim.lr", "-3"], "lr is -3.0; it must be 0 or more"),
-        (["--train.epochs", "many"], "train.epochs: expected a float; got many"),
+        (["--train.epochs", "many"], "train.epochs: expected a number; got many"),
         (["--engine.zero_stage", "5"], "zero_stage is 5; ZeRO has stages 0 to 3"),
         (["--placement.workers", "2"], "without Ray there is exactly one"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),

@@ -134,7 +134,7 @@ def test_the_commands_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
         (["quickstart", "--seed", "-1"], "seed is -1; it must be 0 or more"),
         (["data", "simulate", "--seed", "-1"], "seed is -1; it must be 0 or more"),
         (["data", "import", "hh-rlhf", "a", "--out", "b", "--seed", "-1"], "seed is -1; it must"),
-        (["quickstart", "--workers", "two"], "expected a int; got two"),
+        (["quickstart", "--workers", "two"], "expected a whole number; got two"),
         (["data", "stats", "no/such/folder"], "no/such/folder"),
     ],
 )

@@ -32,6 +32,10 @@ class Outer:
     """Whether nothing is done."""
     by_weight: dict[str, float] = field(default_factory=dict)
     """Weights of files."""
+    sizes: tuple[float, ...] = (1.0,)
+    """Any number of them."""
+    ends: tuple[int, int] | None = None
+    """Both or none."""
     train_it: Inner = Inner()
     """How."""
 
@@ -74,13 +78,35 @@ def test_a_config_file_has_the_names_of_the_fields(tmp_path: Path) -> None:
         (["--from", "a"], "--from: expected one of 'one-way', 'other_way'; got a"),
         (["--from_", "a"], "unknown key 'from_'; did you mean 'from'?"),
         (["--name-of-them", "a"], "unknown key 'name-of-them'; did you mean 'name_of_it'?"),
-        (["--from", "one-way", "--train-it.batch-rows", "a"], "train_it.batch_rows: expected a i"),
     ],
 )
 def test_errors_name_options(words: list[str], reason: str) -> None:
     with pytest.raises(ConfigError) as raised:
         read(*words)
     assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--train-it.batch-rows", "a"], "train_it.batch_rows: expected a whole number; got a"),
+        (["--dry-run", "maybe"], "dry_run: expected true or false; got maybe"),
+        (["--by-weight", "3"], "by_weight: expected names with values; got 3"),
+        (["--sizes", "1.0"],
+         "sizes: expected a list; got 1.0; write --sizes '[1.0]', with commas between several"),
+        (["--sizes", "1,2"],
+         "sizes: expected a list; got 1,2; write --sizes '[1,2]', with commas between several"),
+        (["--sizes", "[1,x]"], "sizes: expected a number; got x"),
+        (["--ends", "3"],
+         "ends: expected a list; got 3; write --ends '[3]', with commas between several"),
+        (["--ends", "[3]"], "ends: expected a list of 2; got [3]"),
+        (["--train-it", "3"], "train_it: Unable to load config '3' - train_it: Unable to load"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type(words: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read("--from", "one-way", *words)
+    assert str(raised.value).startswith(reason)
 
 
 def test_help_says_everything_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,4 +66,4 @@ def test_every_training_command_has_them(name: str, capsys: pytest.CaptureFixtur
     module = import_module(f"rlhf.cli.{name.replace(' ', '_').replace('-', '_')}")
     assert module.Restarts is Restarts
     assert main([*name.split(), "--max-restarts", "two"]) == 2
-    assert "max_restarts: expected a int; got two" in capsys.readouterr().err
+    assert "max_restarts: expected a whole number; got two" in capsys.readouterr().err
