@@ -18,7 +18,9 @@ NGRAMS = (1, 2)
 
 
 def best_of_n_curve(scores: NDArray[np.float64]) -> list[dict[str, float]]:
-    """Mean over prompts of the maximum and the median of N samples, for N = 1, 2, 4, … K.
+    """Mean over prompts of the maximum, median and mean of N samples, for N = 1, 2, 4, … K.
+
+    All three are expected over all subsets of the K; the mean is therefore the same for every N.
 
     Args:
         scores: [P, K].
@@ -28,7 +30,7 @@ def best_of_n_curve(scores: NDArray[np.float64]) -> list[dict[str, float]]:
             "n": float(n),
             "maximum": float(expected_maxima(scores, n).mean()),
             "median": float(expected_medians(scores, n).mean()),
-            "mean": float(scores[:, :n].mean()),
+            "mean": float(scores.mean()),
         }
         for n in sizes(scores.shape[1])
     ]

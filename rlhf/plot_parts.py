@@ -33,11 +33,21 @@ def readable(name: str) -> str:
     return _NAMES.get(name, name.replace("_", " "))
 
 
-def color(field: str, names: Sequence[str], *, legend: bool = True) -> alt.Color:
+def color(
+    field: str, names: Sequence[str], *, legend: bool = True, palette: Sequence[str] = PALETTE
+) -> alt.Color:
     """The same name has the same color wherever the names come in the same order."""
-    palette = [PALETTE[i % len(PALETTE)] for i in range(len(names))]
-    scale = alt.Scale(domain=list(names), range=palette)
+    used = [palette[i % len(palette)] for i in range(len(names))]
+    scale = alt.Scale(domain=list(names), range=used)
     return alt.Color(f"{field}:N", scale=scale, legend=_LEGEND if legend else None)
+
+
+def ramp(count: int) -> list[str]:
+    """Colors for things in an order, from blue over purple to orange, as dark as the palette's."""
+    stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (BLUE, PURPLE, ORANGE)])
+    places = np.linspace(0, len(stops) - 1, count)
+    parts = [np.interp(places, range(len(stops)), stops[:, part]) for part in range(3)]
+    return ["#" + "".join(f"{round(part):02x}" for part in of) for of in zip(*parts, strict=True)]
 
 
 def shape(field: str, names: Sequence[str]) -> alt.Shape:
@@ -148,7 +158,12 @@ def row_header(field: str, names: Sequence[str], unit: str = "") -> alt.Row:
 
 
 def line_chart(
-    frame: pd.DataFrame, *, x: alt.X, y: alt.Y, colors: tuple[str, Sequence[str]]
+    frame: pd.DataFrame,
+    *,
+    x: alt.X,
+    y: alt.Y,
+    colors: tuple[str, Sequence[str]],
+    palette: Sequence[str] = PALETTE,
 ) -> alt.LayerChart | alt.FacetChart:
     """Lines with a mark of its own shape for each color, and intervals where the frame has them.
 
@@ -157,9 +172,12 @@ def line_chart(
         x: the horizontal channel.
         y: the vertical channel.
         colors: column and order of the lines.
+        palette: of the lines; `ramp` where they have an order.
     """
     tips = [f"{colors[0]}:N", alt.Tooltip(x.shorthand), alt.Tooltip(y.shorthand, format=".3f")]
-    base = alt.Chart(frame, width=WIDTH, height=_HEIGHT).encode(x=x, color=color(*colors))
+    base = alt.Chart(frame, width=WIDTH, height=_HEIGHT).encode(
+        x=x, color=color(*colors, palette=palette)
+    )
     points = alt.OverlayMarkDef(filled=True, size=36)
     line = base.mark_line(point=points).encode(y=y, shape=shape(*colors), tooltip=tips)
     if "low" not in frame:

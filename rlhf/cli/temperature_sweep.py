@@ -148,13 +148,17 @@ def _write_charts(directory: Path, points: list[dict[str, float]]) -> None:
 
 
 def _view(compared: dict[str, Any]) -> Table:
-    """A row per temperature, of all N samples."""
+    """A row per temperature, of all N samples; below it, how sure the best one is."""
     points = compared["temperature_curves"]
     most = max(point["n"] for point in points)
     distinct = [f"distinct_{n}" for n in NGRAMS]
-    view = Table(title=f"Combined scores, best of {most:.0f}")
+    view = Table(
+        title=f"Combined scores, best of {most:.0f}",
+        caption=_lead(compared),
+        collapse_padding=True,  # else wider than 80 columns
+    )
     for column in ("temperature", "maximum", "95 %", "median", "mean", *distinct):
-        view.add_column(column.replace("_", "-"), justify="right")
+        view.add_column(column.replace("_", "-"), justify="right", no_wrap=True)
     for point in points:
         if point["n"] == most:
             best = point["temperature"] == compared["best_temperature"]
@@ -162,7 +166,19 @@ def _view(compared: dict[str, Any]) -> Table:
             view.add_row(
                 f"{point['temperature']:g}" + (" (best)" if best else ""),
                 f"{point['maximum']:.2f}",
-                f"{point['low']:.2f} to {point['high']:.2f}",
+                f"[{point['low']:.2f}, {point['high']:.2f}]",
                 *figures,
             )
     return view
+
+
+def _lead(compared: dict[str, Any]) -> str | None:
+    """The best temperature against the runner-up, in words; None where there was only one."""
+    lead = compared["against_runner_up"]
+    if lead["runner_up"] is None:
+        return None
+    verdict = "either will do" if lead["low"] <= 0 else "the lead is more than chance"
+    return (
+        f"{lead['temperature']:g} leads {lead['runner_up']:g} by {lead['difference']:.2f} "
+        f"[{lead['low']:.2f}, {lead['high']:.2f}], paired by prompt: {verdict}"
+    )

@@ -169,7 +169,10 @@ def test_a_sweep_names_the_temperature_that_a_round_then_takes(
     by_hand = table.groupby(["temperature", "prompt_id"]).combined_score.max()
     assert maxima[best] == pytest.approx(by_hand[best].mean(), abs=1e-6)
     assert all((sweep / f"{n}.svg").stat().st_size for n in ("best_of_n", "scores", "diversity"))
-    assert f"{best:g} (best)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{best:g} (best)" in told
+    lead = found["against_runner_up"]
+    assert f"{best:g} leads {lead['runner_up']:g} by {lead['difference']:.2f}" in told
     rejection_sampling.main(words(tmp_path / "run", *train(), "--sweep", str(sweep)))
     taken = {r["temperature"] for r in read_samples(tmp_path / "run" / "samples.parquet")}
     assert taken == {best}

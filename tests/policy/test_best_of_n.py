@@ -45,8 +45,8 @@ def test_curve_by_hand() -> None:
     assert [point["maximum"] for point in curve] == pytest.approx([13 / 4, 28 / 6, 6.0])
     # medians of the four, and of the six pairs, have the mean of all; of all four it is (2 + 4) / 2
     assert [point["median"] for point in curve] == pytest.approx([3.25, 3.25, 3.0])
-    # mean of the first N: 1;  1, 2;  1, 2, 6, 4
-    assert [point["mean"] for point in curve] == pytest.approx([1.0, 1.5, 3.25])
+    # every sample is in as many subsets as any other: (1 + 2 + 6 + 4) / 4
+    assert [point["mean"] for point in curve] == pytest.approx([3.25, 3.25, 3.25])
 
 
 def test_sizes_are_powers_of_two_up_to_k() -> None:
