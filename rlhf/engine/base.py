@@ -6,6 +6,7 @@ micro-batches. The engine adds the gradients of all shares; it alone undoes the 
 backend does. So gradient accumulation and data parallelism change nothing.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from data.errors import ConfigError
+from data.errors import ConfigError, UserError
 from rlhf.types import Stats
 
 B = TypeVar("B")
@@ -67,7 +68,11 @@ class TrainEngine(Protocol):
     def train_step(
         self, micro_batches: Sequence[Any], loss_fn: LossFn[Any], learning_rate: float
     ) -> Stats:
-        """One optimizer step; every rank passes the same number of micro-batches."""
+        """One optimizer step; every rank passes the same number of micro-batches.
+
+        Raises:
+            Diverged: the loss or the gradient is no finite number.
+        """
         ...
 
     def gather_weights(self) -> dict[str, Tensor]:
@@ -89,6 +94,32 @@ class TrainEngine(Protocol):
     def load(self, directory: Path) -> None:
         """Restores what `save` wrote, under any engine. Every rank calls."""
         ...
+
+
+class Diverged(UserError):
+    """Training whose loss or gradient is no finite number any more."""
+
+
+def check_finite(loss: float, norm: float | None, *, step: int, learning_rate: float) -> None:
+    """What every step of training must hold.
+
+    Args:
+        loss: of this rank.
+        norm: of the gradient; DeepSpeed gives -1 where it overflows, and None where it takes none.
+        step: optimizer steps taken before this one.
+        learning_rate: of this step.
+
+    Raises:
+        Diverged: one of them is no finite number.
+    """
+    if math.isfinite(loss) and (norm is None or 0 <= norm < math.inf):
+        return
+    what = f"loss is {loss}" if not math.isfinite(loss) else "gradient's norm is no finite number"
+    raise Diverged(
+        f"training diverged in optimizer step {step + 1}: the {what}; begin again, elsewhere "
+        f"(--out), with a lower learning rate (lr; {learning_rate:.3g} in this step) or a longer "
+        "warm-up; checkpoints are from before and stay"
+    )
 
 
 def gathered(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

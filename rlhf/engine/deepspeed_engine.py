@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.errors import ConfigError
-from rlhf.engine.base import EngineConfig, LossFn, gathered
+from rlhf.engine.base import EngineConfig, LossFn, check_finite, gathered
 from rlhf.engine.checkpoint import ParameterState, read_states, write_states
 from rlhf.engine.distributed import Rank, free_address, join
 from rlhf.engine.optim import (
@@ -63,7 +63,8 @@ class DeepSpeedEngine:
     ) -> Stats:
         """See `TrainEngine`."""
         set_learning_rate(self._optimizer, learning_rate)
-        parts = []
+        taken = steps_taken(self._adamw)
+        parts, losses = [], []
         for index, batch in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
             loss, stats = loss_fn(self._engine, batch)
@@ -71,7 +72,9 @@ class DeepSpeedEngine:
             self._engine.backward(loss * self._rank.world_size)
             self._engine.step()
             parts.append(stats)
+            losses.append(loss.detach())
         norm = self._engine.get_global_grad_norm()
+        check_finite(float(sum(losses)), norm, step=taken, learning_rate=learning_rate)
         # Only rank 0 counts it: the norm is global, and statistics of ranks are added up.
         count = 1.0 if self._rank.index == 0 and norm is not None else 0.0
         return merge_stats(parts) | {"grad_norm": Mean(float(norm or 0.0) * count, count)}

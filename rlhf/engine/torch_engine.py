@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlhf.engine.base import LossFn, gathered
+from rlhf.engine.base import LossFn, check_finite, gathered
 from rlhf.engine.checkpoint import ParameterState, read_states, write_states
 from rlhf.engine.distributed import Rank
 from rlhf.engine.optim import (
@@ -47,18 +47,22 @@ class TorchEngine:
         self, micro_batches: Sequence[Any], loss_fn: LossFn[Any], learning_rate: float
     ) -> Stats:
         """See `TrainEngine`."""
-        parts = []
+        parts, losses = [], []
         for batch in micro_batches:
             loss, stats = loss_fn(self.module, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             self._collect_gradients()
             parts.append(stats)
-        norm = nn.utils.clip_grad_norm_(self._masters.values(), self._optim.clip_norm)
+            losses.append(loss.detach())
+        norm = float(nn.utils.clip_grad_norm_(self._masters.values(), self._optim.clip_norm))
+        check_finite(
+            float(sum(losses)), norm, step=steps_taken(self._optimizer), learning_rate=learning_rate
+        )
         set_learning_rate(self._optimizer, learning_rate)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._round_masters()
-        return merge_stats(parts) | {"grad_norm": Mean(float(norm), 1)}
+        return merge_stats(parts) | {"grad_norm": Mean(norm, 1)}
 
     def gather_weights(self) -> dict[str, Tensor]:
         """See `TrainEngine`."""

@@ -1,6 +1,7 @@
 """The plain engine: shares add up, norms are clipped, state comes back."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from data.errors import ConfigError
-from rlhf.engine.base import EngineConfig
+from rlhf.engine.base import Diverged, EngineConfig, check_finite
 from rlhf.engine.build import build_engine
 from rlhf.engine.distributed import Rank, free_address
 from rlhf.engine.optim import OptimConfig
@@ -153,6 +154,30 @@ def test_the_optimizers_moments_are_part_of_the_state(tmp_path: Path) -> None:
     name = "lm_head.weight"
     difference = (whole.gather_weights()[name] - fresh.gather_weights()[name]).abs().max()
     assert difference > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("gradient", "figure"),
+    # after a step the weights are below 0; 1e30² is beyond float32
+    [([3.0, torch.inf], "loss is -inf"), ([1e30, 1e30], "gradient's norm is no finite number")],
+)
+def test_a_step_that_diverges_is_told_and_not_taken(gradient: list[float], figure: str) -> None:
+    engine = TorchEngine(Weighted(), OPTIM)
+    engine.train_step([torch.tensor([[3.0, 4.0]])], dot, 0.1)
+    before = engine.gather_weights()["weight"].clone()
+    with pytest.raises(Diverged, match=f"in optimizer step 2: the {figure}; .*0.05 in this step"):
+        engine.train_step([torch.tensor([gradient])], dot, 0.05)
+    assert torch.equal(engine.gather_weights()["weight"], before)
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "ends"),
+    [(1.0, 2.0, False), (1.0, None, False), (1.0, 0.0, False), (1.0, -1.0, True),
+     (1.0, float("nan"), True), (float("inf"), 2.0, True)],
+)  # fmt: skip
+def test_what_diverges(loss: float, norm: float | None, ends: bool) -> None:
+    with pytest.raises(Diverged) if ends else nullcontext():
+        check_finite(loss, norm, step=0, learning_rate=1e-3)
 
 
 def test_weights_go_into_another_module() -> None:
