@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data.chat_format import ChatFormat
 from data.errors import ConfigError, DataError
@@ -19,6 +21,8 @@ from rlhf.types import Rollout
 
 Function = Callable[[list[str], list[str]], Sequence[float]]
 """Prompts and responses, as many of each, to a score per response."""
+TRIAL = ("Yes, of course: here it is.", "")
+"""Made-up responses."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,19 @@ class RewardFunction:
         """
         return cls(name, _load(name), chat)
 
+    def try_out(self, prompts: Sequence[Prompt]) -> None:
+        """Asks the function once, before hours of sampling lead to it.
+
+        Args:
+            prompts: of the run, since a function may know these only. The first ones get made-up
+                responses, one of them empty, as that of a policy may be.
+
+        Raises:
+            DataError: see `score`.
+        """
+        asked = [row.prompt[-1].content for row, _ in zip(cycle(prompts), TRIAL, strict=False)]
+        self._scores(asked, list(TRIAL))
+
     def score(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Scores:
         """What the function says of each response.
 
@@ -53,6 +70,10 @@ class RewardFunction:
         """
         asked = [prompt.prompt[-1].content for prompt in prompts]
         answered = [self.chat.decode_response(rollout.response_ids) for rollout in rollouts]
+        return Scores(combined=self._scores(asked, answered))
+
+    def _scores(self, asked: list[str], answered: list[str]) -> Tensor:
+        """[B]."""
         try:
             returned: Any = self.function(asked, answered)
             found = [float(value) for value in returned]
@@ -61,10 +82,10 @@ class RewardFunction:
                 f"the reward function {self.name!r} failed with {type(error).__name__}: {error}; "
                 "it must return a list of numbers; --debug shows the place"
             ) from error
-        if len(found) != len(rollouts):
+        if len(found) != len(answered):
             raise DataError(
                 f"the reward function {self.name!r} returned {len(found)} scores for "
-                f"{len(rollouts)} responses; it must return one for each, in their order"
+                f"{len(answered)} responses; it must return one for each, in their order"
             )
         scores = torch.tensor(found)
         for value, finite, response in zip(found, scores.isfinite(), answered, strict=True):
@@ -73,7 +94,7 @@ class RewardFunction:
                     f"the reward function {self.name!r} returned {value} for the response "
                     f"{response[:60]!r}; a score must be a finite number, of float32"
                 )
-        return Scores(combined=scores)
+        return scores
 
 
 def _load(name: str) -> Function:

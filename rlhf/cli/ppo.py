@@ -59,9 +59,9 @@ def main(argv: Sequence[str]) -> None:
         _plan(config)
         return
     chat = chat_format_of(config.model)
-    rewards = opener(config, config.model, chat, config.reward_placement)
-    check_same_tokenizer(config.model, config.reference or config.model)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
+    rewards = opener(config, config.model, chat, config.reward_placement, prompts)
+    check_same_tokenizer(config.model, config.reference or config.model)
     check_room(prompts, config.model)
     held_out = None
     if config.train.eval_every:

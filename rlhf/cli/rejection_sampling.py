@@ -94,8 +94,8 @@ def main(argv: Sequence[str]) -> None:
     chat = chat_format_of(config.model)
     student = config.model if config.student is None else config.student
     student_chat = chat_format_of(student)
-    rewards = opener(config, config.model, chat, config.placement)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
+    rewards = opener(config, config.model, chat, config.placement, prompts)
     prompts = prompts.batch(0, min(config.train.num_prompts, len(prompts)), seed=config.train.seed)
     check_room(prompts, config.model)
     temperatures, earlier = _temperatures(config), _earlier_rounds(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from data.chat_format import ChatFormat
 from data.errors import ConfigError
 from data.schemas import DOMAINS
-from policy.prompts import check_same_tokenizer
+from policy.prompts import PromptSet, check_same_tokenizer
 from policy.scored_samples import OpenRewards
 from reward.function import RewardFunction
 from reward.score import model_directory, reward_models
@@ -33,7 +33,7 @@ class RewardChoice:
 
 
 def opener(
-    config: RewardChoice, model: Path, chat: ChatFormat, placement: Placement
+    config: RewardChoice, model: Path, chat: ChatFormat, placement: Placement, prompts: PromptSet
 ) -> OpenRewards:
     """What makes the rewards ready, after a check of all that can be wrong with them.
 
@@ -42,14 +42,17 @@ def opener(
         model: directory of the policy; reward models must share its tokenizer.
         chat: of the policy.
         placement: of each reward model.
+        prompts: what a function is tried out on.
 
     Raises:
         ConfigError: there is no such function.
-        DataError: a reward model is missing, or has another tokenizer.
+        DataError: a reward model is missing, or has another tokenizer; the function does not give a
+            finite number per response.
     """
     if config.rewards is None:
         assert config.reward_function is not None
         function = RewardFunction.load(config.reward_function, chat)
+        function.try_out(prompts.rows)
         return lambda: nullcontext(function)
     for domain in DOMAINS:
         check_same_tokenizer(model, model_directory(config.rewards, domain))

@@ -81,8 +81,8 @@ def main(argv: Sequence[str]) -> None:
     """Samples, scores and compares, continues an interrupted run, or finds it finished."""
     config = parse(TemperatureSweepCommand, argv, prog="rlhf temperature-sweep")
     chat = chat_format_of(config.model)
-    rewards = opener(config, config.model, chat, config.placement)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, config.split), chat)
+    rewards = opener(config, config.model, chat, config.placement, prompts)
     prompts = prompts.batch(0, min(config.num_prompts, len(prompts)), seed=config.seed)
     check_room(prompts, config.model)
     restarts = Restarts(config.max_restarts)

@@ -180,7 +180,7 @@ def test_one_reward(
     assert not out.exists()
 
 
-def test_a_function_that_fails_within_a_run(
+def test_a_function_that_fails_ends_the_command_before_it_samples(
     stories: Path,
     openings: Path,
     tmp_path: Path,
@@ -197,3 +197,4 @@ def test_a_function_that_fails_within_a_run(
     assert main(words) == 2
     (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("rlhf ppo:"))
     assert "'rules_of_mine:one' returned 1 scores for 2 responses; it must return one for" in line
+    assert not (tmp_path / "run").exists()

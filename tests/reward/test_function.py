@@ -78,6 +78,21 @@ def test_what_it_must_not_return(function: Any, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_it_is_tried_out_on_prompts_of_the_run() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def known(prompts: list[str], responses: list[str]) -> list[float]:
+        seen.extend(zip(prompts, responses, strict=True))
+        return [{"a fox": 1.0}[prompt] for prompt in prompts]
+
+    RewardFunction("here:f", known, tiny_chat()).try_out([prompt_of("a fox")])
+    assert seen == [("a fox", "Yes, of course: here it is."), ("a fox", "")]
+    with pytest.raises(DataError, match=r"'here:f' failed with ZeroDivisionError: division by"):
+        RewardFunction("here:f", lambda p, r: [1 / len(t) for t in r], tiny_chat()).try_out(
+            [prompt_of("a"), prompt_of("b"), prompt_of("c")]
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
