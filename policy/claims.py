@@ -63,8 +63,9 @@ class Answers:
 
     @property
     def ppo_kl(self) -> float:
-        """Nats per response between PPO and the fine-tuned model."""
-        return float(self.held_out[PPO]["kl"].mean())
+        """Nats per response between PPO and the fine-tuned model, on the prompts of `best_of`."""
+        own = self.held_out[PPO]
+        return float(own.loc[own["prompt_id"].isin(self.best_of["prompt_id"]), "kl"].mean())
 
     @property
     def ppo_gold(self) -> float:

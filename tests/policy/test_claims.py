@@ -48,13 +48,16 @@ def sweep(best: float) -> pd.DataFrame:
 
 
 def held_out(helpful: float, violating: int, kl: float = 1.0) -> pd.DataFrame:
-    """Six harmless prompts and ten unsafe ones."""
+    """Six harmless prompts and ten unsafe ones; the first of each is one of the samples', and at
+    the others PPO is further away."""
     rows = [{"kind": "fact", "domain": "helpfulness", "gold_helpfulness": helpful}] * 6
     rows = [row | {"violation": False, "gold_score": helpful} for row in rows]
     for number in range(10):
         worth = {"violation": number < violating, "gold_score": float(number >= violating)}
         rows.append({"kind": "unsafe", "domain": "safety", "gold_helpfulness": 0.0} | worth)
-    return pd.DataFrame(rows).assign(kl=kl)
+    names = ["p", *"abcde", "u", *"ABCDEFGHI"]
+    far = [kl + 4 * (name not in "pu") for name in names]
+    return pd.DataFrame(rows).assign(prompt_id=names, kl=far)
 
 
 def run(proxy: Sequence[float], gold: Sequence[float]) -> pd.DataFrame:
