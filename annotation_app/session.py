@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from annotation_app.ledger.database import Database
+from annotation_app.ledger.rows import View
 from annotation_app.responders.endpoint import Endpoint
 
 
@@ -25,8 +26,10 @@ class Desk:
     """Whether it was shown as a toast too."""
     warning: str = ""
     """What the annotator should think of while at the next item."""
+    view: View | None = None
+    """The comparison on the screen, until it is handed in."""
     item: str = ""
-    """The assignment and revision on the screen."""
+    """What the time is counted for."""
     seconds: float = 0.0
     """Active time at it so far."""
     last_action: float = 0.0

@@ -1,5 +1,7 @@
 """The gesture of a comparison: which response, how much better, and which of them are safe."""
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
@@ -44,6 +46,7 @@ POINTS: dict[Kind, tuple[tuple[int, str], ...]] = {
 def choose(key: str, previous: Judgement | None) -> Choice | None:
     """Eight buttons, one gesture: which response, and how much better it is."""
     state = f"choice-{key}"
+    _note_click(state, {f"{side}-{strength}-{key}": (side, strength) for side, strength in CHOICES})
     if previous is not None:
         st.session_state.setdefault(state, (previous.side, previous.strength))
     chosen: Choice | None = st.session_state.get(state)
@@ -61,6 +64,7 @@ def choose(key: str, previous: Judgement | None) -> Choice | None:
 def choose_safety(key: str, previous: Judgement | None) -> Safety | None:
     """Which of the two responses are safe."""
     state = f"safety-{key}"
+    _note_click(state, {f"{safety}-{key}": safety for safety in SAFETY_KEYS})
     if previous is not None:
         st.session_state.setdefault(state, previous.safety)
     chosen: Safety | None = st.session_state.get(state)
@@ -74,6 +78,7 @@ def choose_safety(key: str, previous: Judgement | None) -> Safety | None:
 def choose_point(kind: Kind, key: str) -> int | None:
     """One point of a scale."""
     state = f"score-{key}"
+    _note_click(state, {f"{score}-{key}": score for score, _ in POINTS[kind]})
     chosen: int | None = st.session_state.get(state)
     with st.container(horizontal=True, gap="xsmall"):
         for number, (score, words) in enumerate(POINTS[kind], 1):
@@ -100,17 +105,29 @@ def chosen_words(choice: Choice | None, safety: Safety | None) -> str:
 
 
 def _option(words: str, name: str, shortcut: str, *, chosen: bool) -> bool:
-    """A button that reads as a choice: the sign before the words says which one is taken."""
-    return st.button(
+    """A button that reads as a choice: the sign before the words says which one is taken.
+
+    Returns:
+        Whether it was clicked and is not taken yet.
+    """
+    clicked = st.button(
         words,
         key=name,
         shortcut=shortcut,
         type="primary" if chosen else "secondary",
         icon=f":material/radio_button_{'' if chosen else 'un'}checked:",
     )
+    return clicked and not chosen
+
+
+def _note_click(state: str, named: Mapping[str, Choice | Safety | int]) -> None:
+    """Takes what was clicked before it is drawn, so that it need not be drawn twice."""
+    for name, value in named.items():
+        if st.session_state.get(name):
+            st.session_state[state] = value
 
 
 def _take(state: str, value: Choice | Safety | int) -> None:
-    """Draws anew: by the button's return value, the one thing that survives a restart."""
+    """Draws anew: after a restart only the button's return value knows of its click."""
     st.session_state[state] = value
     st.rerun()

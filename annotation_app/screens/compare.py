@@ -2,7 +2,9 @@
 
 What Streamlit does decides the shape: buttons return values (callbacks are lost when the server
 restarts), keys carry the assignment (a second click lands on a disabled button of the next item),
-and nothing of Streamlit is called inside a transaction (a script may be interrupted there).
+and nothing of Streamlit is called inside a transaction (a script may be interrupted there). What
+was clicked is known before anything is drawn: an answer is saved first, so that one run of the
+script both saves it and draws the next item.
 """
 
 import streamlit as st
@@ -42,8 +44,11 @@ _OUTCOMES = {
 
 
 def page(session: Session) -> None:
-    """Draws the page for the next item, or for the one that is being edited."""
+    """Saves what was submitted; draws the next item, or the one that is being edited."""
+    failure = _hand_in(session)
     st.title("Compare two responses", anchor=False)
+    if failure:
+        st.error(f"Not saved: {literal(failure)}")
     batch = _choose_batch(queue.progress(session.database, session.person_id))
     if batch is None:
         st.info("There is no open batch. A manager adds one; then reload this page.")
@@ -103,17 +108,18 @@ def _view(session: Session, batch: Progress) -> View | None:
 
 
 def _compare(session: Session, batch: Progress, view: View) -> None:
-    key = f"{view.assignment_id}-{view.revision}"
-    seconds = seconds_at(session, key)
+    key = _key_of(view)
+    seconds_at(session, key)
     if view.judgement is not None:
         st.warning("You are editing an earlier answer; submitting it adds a revision.")
     top = st.container(horizontal=True, vertical_alignment="center")
+    session.desk.view = view  # a run that a click has ended gets no further than the line above
     with top.popover(f"Guidelines: {view.domain}"):
         st.markdown(GUIDELINES[view.domain])
     raw = top.toggle("Raw text", key="raw", help="Every character as it stands")
     show_dialogue(view.prompt, raw)
     show_pair(view.response_a, view.response_b, raw=raw, key=key)
-    comment, flag = _remarks(key, view.judgement)
+    _remarks(key, view.judgement)
     with st.container(key="actions", gap="xsmall"):
         status = st.container(horizontal=True, gap="small")
         choice = choose(key, view.judgement)
@@ -124,7 +130,7 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
             st.caption(f"To submit: {problem}." if problem else ready)
             acknowledge(session, _so_far(batch))
         with st.container(horizontal=True, vertical_alignment="center"):
-            submitted = st.button(
+            st.button(
                 "Submit",
                 key=f"submit-{key}",
                 type="primary",
@@ -133,31 +139,25 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
                 icon=":material/check:",
             )
             _other_actions(session, view, key)
-    if submitted and choice is not None:
-        judgement = Judgement(
-            side=choice[0],
-            strength=choice[1],
-            safety=safety,
-            comment=comment,
-            flag=flag,
-            seconds=seconds,
-        )
-        _submit(session, view, judgement)
 
 
-def _remarks(key: str, previous: Judgement | None) -> tuple[str, str]:
+def _key_of(view: View) -> str:
+    """Ends the names of all widgets of an item."""
+    return f"{view.assignment_id}-{view.revision}"
+
+
+def _remarks(key: str, previous: Judgement | None) -> None:
     comment = previous.comment if previous else ""
     flag = previous.flag if previous else ""
     with st.expander("Comment or flag", expanded=bool(comment or flag)):
-        comment = st.text_area("Comment (optional)", comment, key=f"comment-{key}", height=80)
-        flag = st.text_input(
+        st.text_area("Comment (optional)", comment, key=f"comment-{key}", height=80)
+        st.text_input(
             "Flag for a reviewer: what is wrong?",
             flag,
             key=f"flag-{key}",
             placeholder="for example: a response names its model",
             help="Flagged work is saved, but not published before a reviewer has looked at it.",
         )
-    return comment.strip(), flag.strip()
 
 
 def _other_actions(session: Session, view: View, key: str) -> None:
@@ -178,24 +178,45 @@ def _other_actions(session: Session, view: View, key: str) -> None:
         st.rerun()
 
 
-def _submit(session: Session, view: View, judgement: Judgement) -> None:
-    """Saves; a failure says so and leaves everything on the screen.
+def _hand_in(session: Session) -> str:
+    """Saves the item on the screen if Submit was clicked; returns why it could not be saved.
 
-    From the commit to the last line about it nothing of Streamlit is called: a second click would
-    interrupt there.
+    A failure leaves everything on the screen.
     """
+    view, clicks = session.desk.view, st.session_state
+    if view is None:
+        return ""
+    key = _key_of(view)
+    if not clicks.get(f"submit-{key}"):
+        return ""
+    choice, safety = clicks.get(f"choice-{key}"), clicks.get(f"safety-{key}")
+    if choice is None or problem_with(choice, safety, view.domain):
+        return ""
+    judgement = Judgement(
+        side=choice[0],
+        strength=choice[1],
+        safety=safety,
+        comment=clicks.get(f"comment-{key}", "").strip(),
+        flag=clicks.get(f"flag-{key}", "").strip(),
+        seconds=seconds_at(session, key),
+    )
+    return _submit(session, view, judgement)
+
+
+def _submit(session: Session, view: View, judgement: Judgement) -> str:
+    """From the first line to the last nothing of Streamlit is called: a click would interrupt."""
     desk = session.desk
+    desk.view = None  # a second click finds nothing to submit
     try:
         receipt = work.submit(
             session.database, session.person_id, view.assignment_id, view.revision, judgement
         )
     except UserError as error:
-        st.error(f"Not saved: {literal(str(error))}")
-        return
+        return str(error)
     desk.previous, desk.editing = receipt.assignment_id, None
     desk.say(_words(receipt))
     desk.warning = _TOO_FAST if receipt.too_fast else ""
-    st.rerun()
+    return ""
 
 
 def _words(receipt: Receipt) -> str:

@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from annotation_app.ledger.database import Database
 from annotation_app.ledger.queue import create_batch
 from annotation_app.ledger.rows import NewItem, Response
 from data.schemas import Message
+from tests.annotation_app.server import free_port
 
 MANAGER = "maria"
 PEOPLE = ("ann", "ben", "cem")
@@ -142,9 +142,3 @@ def _postgresql_programs() -> Path:
         if (folder / "initdb").exists() and (folder / "psql").exists():
             return folder
     pytest.skip("no PostgreSQL server here; apt-get install postgresql")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

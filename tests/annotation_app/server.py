@@ -1,6 +1,7 @@
-"""The app as a process of its own, for tests that drive it through a browser."""
+"""The app as a process of its own, for tests that drive it from outside."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,12 @@ class Server:
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.1)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that serves the pages."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """kill -9."""
         assert self._process is not None
@@ -62,3 +69,10 @@ class Server:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+def free_port() -> int:
+    """One that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
