@@ -2,12 +2,15 @@
 
 import json
 import os
-import socket
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from annotation_app.ledger.rows import Response
@@ -18,6 +21,7 @@ KEY_VARIABLE = "RLHF_ENDPOINT_KEY"
 """Environment variable with the endpoint's key, if it wants one; never stored."""
 MAX_BYTES = 2_000_000
 """Of one answer: whatever is longer is not read."""
+_CHUNK = 65_536
 
 
 class ResponderError(UserError):
@@ -47,71 +51,163 @@ class Endpoint:
             )
 
 
-def sample_pair(
-    endpoint: Endpoint, prompt: Sequence[Message], seed: int
-) -> tuple[Response, Response]:
-    """Both variants' answers, asked for at the same time.
+def sample(
+    endpoint: Endpoint, variants: Sequence[int], prompt: Sequence[Message], seed: int
+) -> Generator[tuple[Response, ...], None, None]:
+    """What the variants have answered so far, asked at the same time; what comes last is whole.
+
+    Whoever closes the iterator before its end is not waited for.
+
+    Args:
+        variants: 0 or 1 each: of the endpoint's two.
+        seed: each variant adds its number, so that two of one model differ.
 
     Raises:
         ResponderError: one of them did not answer, or not with a text.
     """
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        first, second = pool.map(
-            lambda index: sample(endpoint, index, prompt, seed + index), range(2)
+    pieces: SimpleQueue[tuple[int, str | ResponderError | None]] = SimpleQueue()
+    left = Event()
+
+    def listen(place: int, variant: int) -> None:
+        try:
+            for piece in _stream(endpoint, variant, prompt, seed + variant):
+                if left.is_set():
+                    return
+                pieces.put((place, piece))
+        except ResponderError as error:
+            pieces.put((place, error))
+        finally:
+            pieces.put((place, None))
+
+    for numbered in enumerate(variants):
+        Thread(target=listen, args=numbered, daemon=True).start()
+    texts, going_on = [""] * len(variants), len(variants)
+    try:
+        while going_on:
+            place, piece = pieces.get()
+            if isinstance(piece, ResponderError):
+                raise piece
+            texts[place] += piece or ""
+            going_on -= piece is None
+            if going_on and pieces.empty():
+                yield _responses(endpoint, variants, texts)
+    finally:
+        left.set()
+    if not all(text.strip() for text in texts):
+        raise ResponderError("the model's answer was empty; try again")
+    yield _responses(endpoint, variants, texts)
+
+
+def _responses(
+    endpoint: Endpoint, variants: Sequence[int], texts: Sequence[str]
+) -> tuple[Response, ...]:
+    return tuple(
+        Response(
+            text=_storable(text),
+            model=endpoint.models[variant],
+            temperature=endpoint.temperatures[variant],
         )
-    return first, second
+        for variant, text in zip(variants, texts, strict=True)
+    )
 
 
-def sample(endpoint: Endpoint, index: int, prompt: Sequence[Message], seed: int) -> Response:
-    """One variant's answer.
-
-    Raises:
-        ResponderError: it did not answer, or not with a text.
-    """
-    model, temperature = endpoint.models[index], endpoint.temperatures[index]
+def _stream(
+    endpoint: Endpoint, variant: int, prompt: Sequence[Message], seed: int
+) -> Iterator[str]:
+    """One variant's answer in pieces: server-sent events, or one piece from who sends none."""
     body = {
-        "model": model,
+        "model": endpoint.models[variant],
         "messages": [{"role": m.role, "content": m.content} for m in prompt],
-        "temperature": temperature,
+        "temperature": endpoint.temperatures[variant],
         "max_tokens": endpoint.max_tokens,
         "seed": seed,
+        "stream": True,
     }
-    text = _text_of(_post(endpoint, body))
-    return Response(text=text, model=model, temperature=temperature)
+    other: list[bytes] = []
+    events, ended = 0, False
+    for line in _lines(endpoint, body):
+        if not line.startswith(b"data:"):
+            other.append(line)
+            continue
+        said = line.removeprefix(b"data:").strip()
+        if said == b"[DONE]":
+            ended = True
+            break
+        events += 1
+        choice = _choice(said)
+        ended = ended or bool(choice.get("finish_reason"))
+        yield _content(choice.get("delta"))
+    if not events and not ended:
+        yield _content(_choice(b"\n".join(other)).get("message"))
+    elif not ended:
+        raise ResponderError("the model's answer broke off; try again")
 
 
-def _post(endpoint: Endpoint, body: dict[str, Any]) -> bytes:
+def _lines(endpoint: Endpoint, body: dict[str, Any]) -> Iterator[bytes]:
+    """The answer by lines as they come, within the endpoint's time, up to `MAX_BYTES`."""
     headers = {"Content-Type": "application/json"}
     if os.environ.get(KEY_VARIABLE):
         headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
     url = f"{endpoint.url.rstrip('/')}/chat/completions"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    deadline = time.monotonic() + endpoint.timeout
+    begun, size = b"", 0
+    with _failures(endpoint), urllib.request.urlopen(request, timeout=endpoint.timeout) as answer:
+        while chunk := answer.read1(_CHUNK):
+            size += len(chunk)
+            if size > MAX_BYTES:
+                raise ResponderError("the model's answer is too long to be shown; try again")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            *lines, begun = (begun + chunk).split(b"\n")
+            yield from lines
+        yield begun
+
+
+@contextmanager
+def _failures(endpoint: Endpoint) -> Iterator[None]:
+    """Whatever goes wrong on the way, in words for whoever waits."""
     try:
-        with urllib.request.urlopen(request, timeout=endpoint.timeout) as answer:
-            content: bytes = answer.read(MAX_BYTES + 1)
+        yield
     except urllib.error.HTTPError as error:
         with error:
             raise ResponderError(f"the model's server answered {error.code}; try again") from error
-    except TimeoutError as error:
-        raise ResponderError(
-            f"the model did not answer within {endpoint.timeout:.0f} s; try again"
-        ) from error
-    except (urllib.error.URLError, OSError) as error:
-        if isinstance(getattr(error, "reason", None), socket.timeout):
+    except (HTTPException, OSError) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
             raise ResponderError(
                 f"the model did not answer within {endpoint.timeout:.0f} s; try again"
             ) from error
+        if isinstance(error, HTTPException):
+            raise _unreadable() from error
         raise ResponderError("the model's server cannot be reached; try again later") from error
-    if len(content) > MAX_BYTES:
-        raise ResponderError("the model's answer is too long to be shown; try again")
-    return content
 
 
-def _text_of(content: bytes) -> str:
+def _choice(content: bytes) -> dict[str, Any]:
     try:
-        text = json.loads(content)["choices"][0]["message"]["content"]
+        choices = json.loads(content)["choices"]
+        choice: dict[str, Any] = choices[0] if choices else {}  # an event of statistics has none
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ResponderError("the model's server sent something unreadable; try again") from error
-    if not isinstance(text, str) or not text.strip():
-        raise ResponderError("the model's answer was empty; try again")
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+        raise _unreadable() from error
+    if not isinstance(choice, dict):
+        raise _unreadable()
+    return choice
+
+
+def _content(message: Any) -> str:
+    text = message.get("content") if isinstance(message, dict) else None
+    if text is not None and not isinstance(text, str):
+        raise _unreadable()
+    return text or ""
+
+
+def _unreadable() -> ResponderError:
+    return ResponderError("the model's server sent something unreadable; try again")
+
+
+def _storable(text: str) -> str:
+    """Without null characters, which PostgreSQL refuses, and halves of characters.
+
+    Two halves that came in two pieces become one character.
+    """
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")

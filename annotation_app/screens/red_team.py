@@ -11,7 +11,6 @@ from annotation_app.ledger import red_team
 from annotation_app.ledger.live import MAX_PROMPT
 from annotation_app.ledger.red_team import AttackView
 from annotation_app.red_teaming import CATEGORIES, STYLES, by_kind, robustness
-from annotation_app.responders.endpoint import sample
 from annotation_app.screens.choosing import choose_point
 from annotation_app.screens.live import ask
 from annotation_app.screens.showing import acknowledge, show_message
@@ -38,7 +37,8 @@ def page(session: Session) -> None:
     st.caption(f"{CATEGORIES[attack.category]} · {STYLES[attack.style]}")
     for number, message in enumerate(attack.messages):
         # The numbers by which a response is rated.
-        show_message(message, raw=False, title=f"Response {number // 2 + 1}" if number % 2 else "")
+        title = f"Response {number // 2 + 1}" if number % 2 else ""
+        show_message(message, raw=False, key=f"{attack.attack_id}-{number}", title=title)
     if attack.waits:
         _answer(session, attack)
         return
@@ -102,17 +102,13 @@ def _begin(session: Session) -> None:
 
 def _answer(session: Session, attack: AttackView) -> None:
     """By one of the two variants, the same one throughout, and nobody is told which."""
-    seed = zlib.crc32(attack.attack_id.encode())
+    variant = zlib.crc32(attack.attack_id.encode()) % 2
     number = len(attack.messages)
-    response = ask(
-        session,
-        lambda endpoint: sample(endpoint, seed % 2, attack.messages, seed + number),
-        words="The model is answering…",
-        key=f"{attack.attack_id}-{number}",
-    )
-    if response is not None:
+    place = st.container(border=True)
+    said = ask(session, [variant], attack.messages, [place], key=f"{attack.attack_id}-{number}")
+    if said is not None:
         here = (session.database, session.person_id, attack.attack_id)
-        red_team.store_answer(*here, number, response)
+        red_team.store_answer(*here, number, said[0])
         st.rerun()
     _drop(session, attack, 0.0)
 

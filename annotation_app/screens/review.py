@@ -41,8 +41,8 @@ def _flag(session: Session, one: Flagged) -> None:
     if one.comment:
         show_text(f"Comment: {one.comment}", raw=False, key=None)
     with st.expander("The item"):
-        show_dialogue(one.view.prompt, raw=False)
         key = f"flag-{one.view.assignment_id}"
+        show_dialogue(one.view.prompt, raw=False, key=key)
         show_pair(one.view.response_a, one.view.response_b, raw=False, key=key)
     if st.button("Release: publish it after all", key=f"release-{one.view.assignment_id}"):
         oversight.release(session.database, session.person_id, one.view.assignment_id)

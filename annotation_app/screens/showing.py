@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from annotation_app.content import parts_of, shortened, visible
 from annotation_app.session import Session
@@ -53,19 +54,19 @@ def acknowledge(session: Session, more: str = "") -> None:
         desk.announced = True
 
 
-def show_dialogue(messages: Sequence[Message], raw: bool) -> None:
-    """The turns so far, oldest first."""
+def show_dialogue(messages: Sequence[Message], raw: bool, key: str = "turn") -> None:
+    """The turns so far, oldest first; of several dialogues on a page each needs a key."""
     with st.container(gap="xsmall"):
-        for message in messages:
-            show_message(message, raw=raw)
+        for number, message in enumerate(messages):
+            show_message(message, raw=raw, key=f"{key}-{number}")
 
 
-def show_message(message: Message, *, raw: bool, title: str = "") -> None:
+def show_message(message: Message, *, raw: bool, key: str, title: str = "") -> None:
     """One turn, under a title of ours if it has one."""
     with st.chat_message(message.role, avatar=_AVATARS[message.role]):
         if title:
             st.caption(title)
-        show_text(message.content, raw=raw, key=None)
+        show_text(message.content, raw=raw, key=key)
 
 
 def show_text(text: str, *, raw: bool, key: str | None) -> None:
@@ -93,7 +94,14 @@ def show_text(text: str, *, raw: bool, key: str | None) -> None:
 
 def show_pair(response_a: str, response_b: str, *, raw: bool, key: str) -> None:
     """Both responses side by side, in panes of equal height."""
-    for column, side, text in zip(st.columns(2), "AB", (response_a, response_b), strict=True):
-        with column, st.container(border=True, height="stretch"):
-            st.markdown(f"##### Response {side}", anchors=False)
+    for side, place, text in zip("AB", panes(), (response_a, response_b), strict=True):
+        with place:
             show_text(text, raw=raw, key=f"{key}-{side}")
+
+
+def panes() -> list[DeltaGenerator]:
+    """Where responses A and B stand."""
+    places = [column.container(border=True, height="stretch") for column in st.columns(2)]
+    for side, place in zip("AB", places, strict=True):
+        place.markdown(f"##### Response {side}", anchors=False)
+    return places

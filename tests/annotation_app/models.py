@@ -1,23 +1,34 @@
 """An OpenAI-compatible server that says what a test wants it to say."""
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from annotation_app.responders.endpoint import Endpoint
 
-Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
+Answer = Callable[[dict[str, Any]], tuple[int, bytes | Iterable[bytes]]]
 
 
 def completion(text: object) -> bytes:
     return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
 
 
+def event(text: object, **more: object) -> bytes:
+    """A piece of an answer that is streamed."""
+    said = {"choices": [{"delta": {"content": text}} | more]}
+    return b"data: " + json.dumps(said).encode() + b"\r\n\r\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
 class ModelServer:
-    """`answer` maps a request to a status and a body; `asked` collects requests and keys."""
+    """`answer` maps a request to a status and a body, or pieces of one that are sent as they come;
+    `asked` collects requests and keys."""
 
     def __init__(self) -> None:
         self.answer: Answer = lambda body: (200, completion(f"{body['model']} says hello"))
@@ -31,7 +42,9 @@ class ModelServer:
                 status, content = outer.answer(body)
                 self.send_response(status)
                 self.end_headers()
-                self.wfile.write(content)
+                with contextlib.suppress(ConnectionError):  # who asked may have left
+                    for piece in [content] if isinstance(content, bytes) else content:
+                        self.wfile.write(piece)
 
             def log_message(self, *_: object) -> None:
                 """Quiet."""

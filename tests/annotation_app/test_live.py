@@ -1,5 +1,7 @@
 """Dialogues that annotators write, and the models' endpoint with everything that can go wrong."""
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +19,13 @@ from annotation_app.responders.endpoint import (
     MAX_BYTES,
     Endpoint,
     ResponderError,
-    sample_pair,
+    sample,
 )
 from data.dataset import read_rows
 from data.errors import ConfigError, DataError
 from data.schemas import Comparison, Message
 from tests.annotation_app.conftest import MANAGER, Clock, free_port, judgement
-from tests.annotation_app.models import Answer, ModelServer, completion, running_models
+from tests.annotation_app.models import DONE, Answer, ModelServer, completion, event, running_models
 
 PAIR = (
     Response(text="one", model="big", temperature=0.7),
@@ -43,8 +45,9 @@ def models() -> Iterator[ModelServer]:
         yield models
 
 
-def ask(endpoint: Endpoint) -> tuple[Response, Response]:
-    return sample_pair(endpoint, [Message("user", "Hi")], seed=7)
+def ask(endpoint: Endpoint) -> tuple[Response, ...]:
+    *_, whole = sample(endpoint, (0, 1), [Message("user", "Hi")], seed=7)
+    return whole
 
 
 def test_both_variants_are_asked(models: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,9 +63,54 @@ def test_both_variants_are_asked(models: ModelServer, monkeypatch: pytest.Monkey
     assert {key for _, key in models.asked} == {"Bearer key-1"}
 
 
+def test_answers_grow_piece_by_piece(models: ModelServer) -> None:
+    may_go_on = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b": a comment\n" + event(None, role="assistant") + event("So ")
+        may_go_on.wait(10)
+        yield event("it \ud83d") + event("\ude00 is\0", finish_reason="stop")
+        yield b'data: {"choices": [], "usage": {}}\n' + DONE
+
+    models.answer = lambda _: (200, pieces())
+    growing = sample(models.endpoint, [1], [Message("user", "Hi")], seed=7)
+    seen = [next(growing)[0].text]
+    while seen[-1] != "So ":
+        seen.append(next(growing)[0].text)
+    may_go_on.set()
+    *_, (whole,) = growing
+    assert whole == Response(text="So it 😀 is�", model="m-two", temperature=1.0)
+    assert [body["stream"] for body, _ in models.asked] == [True]
+
+
+def test_half_a_character_is_shown_as_none(models: ModelServer) -> None:
+    models.answer = lambda _: (200, completion("a \ud83d b"))
+    assert [response.text for response in ask(models.endpoint)] == ["a � b"] * 2
+
+
+def test_nobody_waits_for_an_answer_that_nobody_waits_for(models: ModelServer) -> None:
+    def pieces() -> Iterator[bytes]:
+        while not hung_up.is_set():
+            yield event("on and ")
+            time.sleep(0.01)
+
+    hung_up = threading.Event()
+    models.answer = lambda _: (200, pieces())
+    growing = sample(models.endpoint, (0, 1), [Message("user", "Hi")], seed=7)
+    next(growing)
+    begin = time.monotonic()
+    growing.close()
+    hung_up.set()
+    assert time.monotonic() - begin < 1  # of the two seconds that the endpoint has
+
+
 def slow(_: dict[str, Any]) -> tuple[int, bytes]:
     time.sleep(1.0)
     return 200, completion("late")
+
+
+def dripping(_: dict[str, Any]) -> tuple[int, Iterator[bytes]]:
+    return 200, (time.sleep(0.1) or b"x" for _ in range(10))  # each piece in time, never an end
 
 
 @pytest.mark.parametrize(
@@ -75,12 +123,22 @@ def slow(_: dict[str, Any]) -> tuple[int, bytes]:
         (lambda _: (200, completion("  \n")), "was empty"),
         (lambda _: (200, completion(None)), "was empty"),
         (lambda _: (200, completion("x" * MAX_BYTES)), "too long"),
+        (lambda _: (200, b"data: {}\n\n" + DONE), "something unreadable"),
+        (lambda _: (200, b"data: \xff\xfe\n\n"), "something unreadable"),
+        (lambda _: (200, b'data: {"error": {"message": "out of memory"}}\n\n'), "unreadable"),
+        (lambda _: (200, b'data: {"choices": ["x"]}\n\n'), "something unreadable"),
+        (lambda _: (200, event(["x"])), "something unreadable"),
+        (lambda _: (200, event("so far, ")), "broke off"),
+        (lambda _: (200, event(None) + DONE), "was empty"),
+        (lambda _: (200, DONE), "was empty"),
+        (lambda _: (200, (event("x" * 1000) for _ in range(MAX_BYTES // 1000))), "too long"),
         (slow, "did not answer within 0 s"),
+        (dripping, "did not answer within 0 s"),
     ],
 )
 def test_whatever_goes_wrong_is_said(models: ModelServer, answer: Answer, message: str) -> None:
     models.answer = answer
-    quick = {"timeout": 0.3} if answer is slow else {}
+    quick = {"timeout": 0.3} if answer in (slow, dripping) else {}
     endpoint = Endpoint(**vars(models.endpoint) | quick)
     with pytest.raises(ResponderError, match=message):
         ask(endpoint)
@@ -93,6 +151,26 @@ def test_nobody_there() -> None:
         ask(endpoint)
     with pytest.raises(ConfigError, match="write http"):
         Endpoint(url="file:///etc", models=("a", "b"), temperatures=(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00\xff\x00 not HTTP at all\r\n\r\n", b"HTTP/1.1 200 OK\r\n" * 200, b""]
+)
+def test_a_server_that_speaks_no_http(garbage: bytes) -> None:
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(garbage)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        with pytest.raises(ResponderError, match=r"something unreadable|cannot be reached"):
+            ask(Endpoint(url=url, models=("a", "b"), temperatures=(0.0, 1.0), timeout=5.0))
+        thread.join(10)
 
 
 def test_a_dialogue_from_the_first_message_to_two_rows(
