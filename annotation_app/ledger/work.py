@@ -67,6 +67,14 @@ def next_assignment(database: Database, person_id: str, batch_id: str) -> View |
         NotAllowed: an unknown or paused person.
     """
 
+    def look(connection: Connection) -> View | None:
+        """Most clicks are on an item that is there already; they wait for no writer."""
+        allow(connection, person_id, "annotator")
+        own = _own_open(connection, person_id, batch_id)
+        if own is None or _is_ending(own, database.clock()):
+            return None
+        return view_of(connection, own.assignment_id)
+
     def change(connection: Connection) -> View | None:
         person = allow(connection, person_id, "annotator")
         now = database.clock()
@@ -82,7 +90,7 @@ def next_assignment(database: Database, person_id: str, batch_id: str) -> View |
         record(connection, now, person_id, "assign", assignment_id, item=item_id)
         return view_of(connection, assignment_id)
 
-    return database.write(change)
+    return database.read(look) or database.write(change)
 
 
 def submit(
@@ -163,9 +171,13 @@ def _own_open(connection: Connection, person_id: str, batch_id: str) -> Any:
     return connection.execute(query).one_or_none()
 
 
+def _is_ending(own: Any, now: float) -> bool:
+    return bool(own.lease_until < now + LEASE_SECONDS / 2)
+
+
 def _extend(connection: Connection, own: Any, now: float) -> None:
     """Whoever still looks at an item keeps it; not at every click, since a commit costs a sync."""
-    if own.lease_until < now + LEASE_SECONDS / 2:
+    if _is_ending(own, now):
         here = update(assignments).where(assignments.c.assignment_id == own.assignment_id)
         connection.execute(here.values(lease_until=now + LEASE_SECONDS))
 

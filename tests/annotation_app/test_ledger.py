@@ -124,6 +124,23 @@ def test_edits_are_revisions(database: Database) -> None:
     assert (batch.submitted, batch.goal) == (1, 4)
 
 
+def test_an_item_that_is_there_already_waits_for_no_writer(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_: object) -> None:
+        raise AssertionError("a writing transaction")
+
+    mine = take(database, "ann")
+    with monkeypatch.context() as context:
+        context.setattr(database, "write", write)
+        clock.now += LEASE_SECONDS / 2
+        assert take(database, "ann") == mine
+        clock.now += 1  # now the lease is extended
+        with pytest.raises(AssertionError, match="writing"):
+            take(database, "ann")
+    assert take(database, "ann") == mine
+
+
 def test_an_expired_lease_returns_the_item_and_late_work_is_kept(
     database: Database, clock: Clock
 ) -> None:
