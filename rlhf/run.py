@@ -1,6 +1,7 @@
 """A run directory: resolved config, metrics, checkpoints, results. Every command writes one.
 
-runs/NAME/config.yaml        what ran; `--config` reads it back
+runs/NAME/config.yaml        what runs; `--config` reads it back. What settings were in sessions
+                             before stands in comments at its top
           metrics.jsonl      one line per step
           checkpoints/step-000100/    complete or absent
           model/             a Hugging Face directory
@@ -11,10 +12,13 @@ runs/NAME/config.yaml        what ran; `--config` reads it back
 
 import atexit
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,8 @@ NO_RESULTS = (CONFIG_FILE, SECONDS_FILE, LOCK)
 """Files of a run that has only been begun."""
 TITLE = "# rlhf "
 """Begins the first line of a run's config; the command follows."""
+EARLIER = "# until "
+"""Begins a line about a setting of earlier sessions."""
 STEP = "step-"
 """Begins the name of a checkpoint; its number follows."""
 STATE_FILE = "run.json"
@@ -57,7 +63,18 @@ MAY_CHANGE = {
 """Settings (or groups of them, wherever they stand) with which a run may be continued that began
 with others: they change no result but for the last digits of sums."""
 
-console = Console(stderr=True)
+LOG_WIDTH = 160
+"""Columns where nobody looks at a terminal: in a log file no cell of a table need be folded."""
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Where tables and lines are printed, as wide as COLUMNS, the terminal or `LOG_WIDTH` says."""
+    found = Console(stderr=stderr)
+    wide = not found.is_terminal and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=LOG_WIDTH) if wide else found
+
+
+console = open_console(stderr=True)
 
 
 class Run:
@@ -78,7 +95,7 @@ class Run:
         self.directory = directory
         self._gpus = gpus_held(command, config)
         self._started = time.monotonic()
-        self._seconds_before = 0.0
+        self._before: Mapping[str, Any] = {"seconds": 0.0}
         if self.finished:  # perhaps where nothing can be written
             _check_same_run(directory, command, config)
             return
@@ -91,7 +108,8 @@ class Run:
             )
         if _has_results(directory):
             _check_same_run(directory, command, config)
-            self._seconds_before = _seconds_of(directory)
+            _go_on_with(directory, command, config)
+            self._before = _cost_before(directory)
         else:
             _begin(directory, command, config)
         atexit.register(self._keep_seconds)
@@ -119,12 +137,22 @@ class Run:
 
         Of a session that was killed, what came after its last checkpoint is not known.
         """
-        return self._seconds_before + time.monotonic() - self._started
+        return self._before["seconds"] + time.monotonic() - self._started
 
     @property
     def energy(self) -> Energy:
-        """An estimate for all sessions."""
-        return run_energy(self.seconds, gpus=self._gpus, cores=usable_cores())
+        """An estimate for all sessions, each with its own number of devices.
+
+        Time on another kind of device counts as if it had been on this one.
+        """
+        whole, before = self._energy_of(self.seconds), self._before
+        if before.get("device") != whole.device:
+            return whole
+        now = self._energy_of(self.seconds - before["seconds"])
+        return replace(now, device_hours=now.device_hours + before["device_hours"])
+
+    def _energy_of(self, seconds: float) -> Energy:
+        return run_energy(seconds, gpus=self._gpus, cores=usable_cores())
 
     @property
     def _checkpoints(self) -> Path:
@@ -174,7 +202,9 @@ class Run:
         """For the next session; where it fails, only a figure is wrong."""
         with suppress(OSError):
             if not self.finished:
-                write_json(self.directory / SECONDS_FILE, {"seconds": self.seconds})
+                energy = self.energy
+                devices = {"device": energy.device, "device_hours": energy.device_hours}
+                write_json(self.directory / SECONDS_FILE, {"seconds": self.seconds, **devices})
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -212,8 +242,31 @@ def _step_of(checkpoint: Path) -> int:
 
 def _begin(directory: Path, command: str, config: Mapping[str, Any]) -> None:
     (directory / SECONDS_FILE).unlink(missing_ok=True)  # of another start, perhaps another run
+    _write_config(directory, command, config, [])
+
+
+def _go_on_with(directory: Path, command: str, config: Mapping[str, Any]) -> None:
+    """Writes the config of this session; what it changes stays as comments."""
+    there, here = _read_config(directory), {"command": command} | _flat(config)
+    if there == here:
+        return
+    until = datetime.now(UTC).isoformat(sep=" ", timespec="minutes")
+    changed = [
+        f"{EARLIER}{until}: {key}: {json.dumps(value, default=str)}"
+        for key, value in there.items()
+        if here.get(key) != value
+    ]
+    lines = (directory / CONFIG_FILE).read_text(encoding="utf-8").splitlines()
+    known = [line for line in lines if line.startswith(EARLIER)]
+    _write_config(directory, command, config, known + changed)
+
+
+def _write_config(
+    directory: Path, command: str, config: Mapping[str, Any], comments: Sequence[str]
+) -> None:
+    head = "\n".join([TITLE + command, *comments])
     text = yaml.safe_dump(dict(config), sort_keys=False)
-    write_durably(directory / CONFIG_FILE, f"{TITLE}{command}\n{text}".encode())
+    write_durably(directory / CONFIG_FILE, f"{head}\n{text}".encode())
 
 
 def _has_results(directory: Path) -> bool:
@@ -254,9 +307,10 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return {"command": text.partition("\n")[0].removeprefix(TITLE)} | config
 
 
-def _seconds_of(directory: Path) -> float:
+def _cost_before(directory: Path) -> Mapping[str, Any]:
+    """Seconds of earlier sessions, with their devices where those are known."""
     path = directory / SECONDS_FILE
-    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+    return read_json(path) if path.exists() else {"seconds": 0.0}  # type: ignore[no-any-return]
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

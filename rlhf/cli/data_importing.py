@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from data.counting import TokenCounter, TokenizerCounter, WordCounter
@@ -13,6 +12,7 @@ from data.errors import ConfigError, DataError, require_not_negative
 from data.importers.imported import DROPPED, TIES, ImportedFile, publish_files, reasons_of
 from data.manifest import Manifest
 from data.schemas import SPLITS, R
+from rlhf.run import open_console
 
 _SHOWN_LINES, _SHOWN_LETTERS = 5, 80
 
@@ -71,7 +71,7 @@ def publish_and_report(
         test=config.test,
         seed=config.seed,
     )
-    console = Console()
+    console = open_console()
     console.print(_files_table(files))
     console.print(_splits_table(manifest, row_type))
     for told in _malformed_lines(files):

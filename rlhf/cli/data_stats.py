@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from data.durable import write_durably
 from data.errors import ConfigError, DataError
@@ -18,6 +17,7 @@ from data.statistics import DatasetStatistics, dataset_statistics
 from data.verdict_statistics import VoteStatistics, judgement_statistics, vote_statistics
 from rlhf.cli.data_stats_views import View, comparison_views, judgement_views, vote_views
 from rlhf.cli.parsing import parse
+from rlhf.run import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints the tables; with --json also writes every figure."""
     config = parse(StatsConfig, argv, prog="rlhf data stats", positionals={"directory": "1"})
     views, figures = _statistics(config.directory)
-    console = Console()
+    console = open_console()
     for view in views:
         console.print(view, soft_wrap=isinstance(view, str))
     if config.json is not None:

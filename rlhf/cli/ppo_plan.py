@@ -5,7 +5,6 @@ from math import ceil
 from pathlib import Path
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from data.errors import ConfigError
@@ -15,6 +14,7 @@ from reward.score import model_directory
 from rlhf.engine.base import EngineConfig
 from rlhf.model.config import SIZES, ModelConfig
 from rlhf.model.weights import from_hf_config, read_hf_config
+from rlhf.run import open_console
 
 COLUMNS = ("para-\nmeters", "gra-\ndients", "opti-\nmizer", "activa-\ntions", "KV\ncache",
            "buf-\nfers", "total")  # fmt: skip
@@ -45,22 +45,28 @@ def _shape(directory: Path) -> ModelConfig:
 
 
 def print_plan(plans: Sequence[WorkerPlan], engine: EngineConfig, gpu_memory: float) -> None:
-    """The table, then what fits and what does not."""
-    console = Console()
+    """The table, and that it fits.
+
+    Raises:
+        ConfigError: some role does not fit on its GPUs.
+    """
+    console = open_console()
     console.print(_table(plans))
     available = gpu_memory * (1 - RESERVE)
     on_gpus = [plan for plan in plans if plan.placement.gpus_per_worker]
     gpus = sum(plan.placement.workers * plan.placement.gpus_per_worker for plan in plans)
     hosts = ", ".join(f"{plan.role} {_gib(plan.host)}" for plan in plans)
     lines = [f"Host memory of a worker while it loads, and for what is offloaded: {hosts} GiB."]
-    lines += [shortage(p, engine, available) for p in on_gpus if p.per_gpu > available * GIB]
+    short = [shortage(p, engine, available) for p in on_gpus if p.per_gpu > available * GIB]
     room = f"{available:.1f} GiB of each GPU's {gpu_memory:g}"
     if not on_gpus:
         lines.append("No role has GPUs: all of this is memory of the hosts.")
-    elif len(lines) == 1:
+    elif not short:
         lines.append(f"Every role fits into {room}; {gpus:g} GPUs in all.")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if short:
+        raise ConfigError("\n".join(short))
 
 
 def shortage(plan: WorkerPlan, engine: EngineConfig, available: float) -> str:

@@ -20,26 +20,32 @@ ROOT = Path(__file__).parents[2]
 ZERO_3 = EngineConfig(zero_stage=3, precision="bf16", recompute_activations=True)
 
 
-def plan_of(size: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def plan_of(size: str, capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     config = str(ROOT / "configs" / size / "ppo.yaml")
-    assert main(["ppo", "--config", config, *words, "--plan"]) == 0
-    return capsys.readouterr().out
+    assert main(["ppo", "--config", config, *words, "--plan"]) == code
+    shown = capsys.readouterr()
+    return shown.out + shown.err
 
 
 @pytest.mark.parametrize(
-    ("size", "most", "verdict"),
+    ("size", "most", "verdict", "code"),
     [
         # GiB of the policy: 12.6 each for sampler and reference; its trainer's 0.2 and a 32nd of
         # 18 bytes per parameter; 32 of the cache; 6.1 to read prompts; 3.2 of joined projections
-        ("7b", "69.9", "Every role fits into 72.0 GiB of each GPU's 80; 72 GPUs in all."),
-        ("13b", "118.9", "Every role fits into 126.0 GiB of each GPU's 140; 72 GPUs in all."),
-        ("70b", "513.9", "DOES NOT FIT: policy, starting: 513.9 GiB on a GPU, 241.2 are available"),
+        ("7b", "69.9", "Every role fits into 72.0 GiB of each GPU's 80; 72 GPUs in all.", 0),
+        ("13b", "118.9", "Every role fits into 126.0 GiB of each GPU's 140; 72 GPUs in all.", 0),
+        (
+            "70b",
+            "513.9",
+            "error: DOES NOT FIT: policy, starting: 513.9 GiB on a GPU, 241.2 are available",
+            2,
+        ),
     ],
 )
 def test_the_configs_of_clusters(
-    size: str, most: str, verdict: str, capsys: pytest.CaptureFixture[str]
+    size: str, most: str, verdict: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = plan_of(size, capsys)
+    shown = plan_of(size, capsys, code=code)
     assert verdict in shown
     assert most in shown
     assert all(f"{role} ×" in shown for role in ("policy", "critic", "helpfulness scorer"))

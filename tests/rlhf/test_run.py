@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from rich.table import Table
 
 from data import durable
 from data.errors import ConfigError, DataError
 from rlhf import run as run_module
 from rlhf.actors.placement import usable_cores
-from rlhf.run import KEEP_CHECKPOINTS, Run, progress, read_json, write_json
+from rlhf.run import KEEP_CHECKPOINTS, Run, open_console, progress, read_json, write_json
 
 CONFIG: dict[str, Any] = {
     "out": "runs/a",
@@ -66,9 +68,23 @@ def test_the_same_command_and_config_continue(begun: Run) -> None:
     before = (begun.directory / "config.yaml").read_bytes()
     Run(begun.directory, "sft", CONFIG)
     four = {"workers": 4, "ray": True}
+    assert (begun.directory / "config.yaml").read_bytes() == before
     elsewhere = changed(out="another/name", placement=four, reward_placement=four)
     Run(begun.directory, "sft", elsewhere)  # none of them changes a result
-    assert (begun.directory / "config.yaml").read_bytes() == before
+
+
+def test_a_config_that_goes_on_says_what_was_before(begun: Run) -> None:
+    path = begun.directory / "config.yaml"
+    for workers in (4, 8):
+        config = changed(placement={"workers": workers})
+        Run(begun.directory, "sft", config)
+        assert yaml.safe_load(path.read_text()) == config
+    first, *comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert first == "# rlhf sft"
+    settings = [re.sub(r"^# until \d{4}-\d\d-\d\d \d\d:\d\d\+00:00: ", "", c) for c in comments]
+    assert settings == ["placement.workers: 1", "placement.workers: 4"]
+    with pytest.raises(ConfigError, match="its seed is None"):  # refused as ever
+        Run(begun.directory, "sft", changed(seed=1))
 
 
 @pytest.mark.parametrize(
@@ -349,6 +365,34 @@ def test_seconds_of_earlier_sessions_count(tmp_path: Path) -> None:
     run.finish()
     assert 2000 <= read_json(tmp_path / "finished.json")["seconds"] < 2060
     assert not (tmp_path / ".seconds.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "hours"),
+    # an hour on 4 GPUs, continued on 8; where it was another device, the hour counts as if on 8
+    [("GPU", 4.0), ("CPU core", 8.0)],
+)
+def test_energy_of_sessions_with_other_devices(begun: Run, device: str, hours: float) -> None:
+    earlier = {"seconds": 3600.0, "device": device, "device_hours": 4.0}
+    write_json(begun.directory / ".seconds.json", earlier)
+    eight = changed(placement={"workers": 8, "gpus_per_worker": 1})
+    energy = Run(begun.directory, "sft", eight).energy
+    assert (energy.device, energy.device_hours) == ("GPU", pytest.approx(hours, abs=0.1))
+
+
+def test_tables_in_a_log_are_not_folded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [str(n) * 15 for n in range(9)]  # 9 · 15 letters and the lines between them
+    for columns in (None, "80"):  # what COLUMNS says is what a reader wants
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        view = Table.grid(padding=(0, 1))
+        view.add_row(*cells)
+        open_console().print(view)
+        shown = capsys.readouterr().out
+        assert all(cell in shown for cell in cells) is (columns is None)
 
 
 def test_metrics_of_a_resumed_run(run: Run) -> None:
