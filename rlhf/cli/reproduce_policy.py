@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from data.dataset import Batch, publish_many, read_rows
-from data.errors import ConfigError, require_positive
 from data.manifest import MANIFEST
 from data.schemas import DOMAINS, Prompt
 from policy.claims import (
@@ -27,14 +26,13 @@ from policy.claims import (
 from policy.evaluation.gold import judge_samples
 from policy.ppo_metrics import kl_by_step
 from policy.samples import SAMPLES_FILE
-from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
 from rlhf.cli.quickstart import STAGES as QUICKSTART
 from rlhf.cli.reproduce_page import RESULTS_FILE, show_claims
 from rlhf.cli.reproduce_policy_page import curves_of, write_page
 from rlhf.cli.runs import report_line, session
-from rlhf.cli.stages import placed, placement_of, run_stages
+from rlhf.cli.stages import SeedsConfig, placed, run_stages
 from rlhf.run import Run, write_json
 
 SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
@@ -81,7 +79,7 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproducePolicyCommand:
+class ReproducePolicyCommand(SeedsConfig):
     """Judge what Llama 2 says about PPO and rejection sampling, on seeds of the built-in world.
 
     The world, the chat model and its variant are made once. Each seed has its own comparisons,
@@ -90,20 +88,6 @@ class ReproducePolicyCommand:
 
     out: Path = Path("runs/reproduce_policy")
     """Run directory; each stage has its own in it. Started again, finished stages are kept."""
-    seeds: int = 3
-    """How many; the intervals are over them."""
-    workers: int = 2
-    """Data-parallel workers of every stage; with one, neither Ray nor DeepSpeed is used."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "workers")
-        if self.seeds < 2:
-            raise ConfigError(f"seeds is {self.seeds}; an interval over seeds needs 2 or more")
-
-    @property
-    def placement(self) -> Placement:
-        """Of every stage that has workers."""
-        return placement_of(self.workers)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.errors import ConfigError, require_positive
 from reward.claims import (
     FRACTIONS,
     MARGIN_MODELS,
@@ -15,14 +14,13 @@ from reward.claims import (
     judge_claims,
     read_pairs,
 )
-from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
 from rlhf.cli.quickstart import STAGES as QUICKSTART
 from rlhf.cli.reproduce_page import RESULTS_FILE, show_claims
 from rlhf.cli.reproduce_reward_page import accuracy_records, data_records, write_page
 from rlhf.cli.runs import report_line
-from rlhf.cli.stages import placed, placement_of, run_stages
+from rlhf.cli.stages import SeedsConfig, placed, run_stages
 from rlhf.run import Run, write_json
 
 SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
@@ -47,7 +45,7 @@ MODELS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceRewardCommand:
+class ReproduceRewardCommand(SeedsConfig):
     """Judge what Llama 2 says about reward models, on several seeds of the built-in world.
 
     The world, the chat model and its variant are made once. Each seed has its own responses,
@@ -56,20 +54,6 @@ class ReproduceRewardCommand:
 
     out: Path = Path("runs/reproduce_reward")
     """Run directory; each stage has its own in it. Started again, finished stages are kept."""
-    seeds: int = 3
-    """How many; the intervals are over them."""
-    workers: int = 2
-    """Data-parallel workers of every stage; with one, neither Ray nor DeepSpeed is used."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "workers")
-        if self.seeds < 2:
-            raise ConfigError(f"seeds is {self.seeds}; an interval over seeds needs 2 or more")
-
-    @property
-    def placement(self) -> Placement:
-        """Of every stage that has workers."""
-        return placement_of(self.workers)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import ray
+
 from data.errors import ConfigError
 from rlhf.actors.group import WorkerLost
 from rlhf.actors.placement import Placement
@@ -48,6 +50,9 @@ def session(placement: Placement) -> Iterator[None]:
     if not placement.ray:
         yield
         return
+    if not ray.is_initialized():  # else another command of a chain has said so
+        each = "1 worker" if placement.workers == 1 else f"{placement.workers} workers"
+        console.print(f"starting Ray, and {each} of every role on it …", highlight=False)
     with ray_session():
         yield
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -126,6 +127,24 @@ def test_evaluate(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    publish_ratings(tmp_path / "ratings")
+    publish_labels(tmp_path / "labels")
+    out = tmp_path / "run"
+    words = ["reward", "evaluate", "--models", as_json(models), "--data", as_json(datasets)]
+    words += ["--ratings", str(tmp_path / "ratings"), "--out", str(out), "--probes", "10", *HERE]
+    words += ["--judgements", as_json({"labels": tmp_path / "labels"})]
+    assert main(words) == 0, capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    for title in ("(Table 7)", "(Table 8)", "(Table 29)", "helpfulness: thanks", "ρ within pairs"):
+        assert title in told
+    results = json.loads((out / "evaluation.json").read_text())
+    check_accuracy(results)
+    check_figures(results)
+    check_files(out)
+
+
+def publish_ratings(directory: Path) -> None:
+    """A response of each score from 1 to 5."""
     ratings = [
         Rating(
             rating_id=str(n),
@@ -137,7 +156,11 @@ def test_evaluate(
         )
         for n in range(1, 6)
     ]
-    publish(tmp_path / "ratings", ratings, Rating, split="test", key="a")
+    publish(directory, ratings, Rating, split="test", key="a")
+
+
+def publish_labels(directory: Path) -> None:
+    """Three safe responses and six unsafe ones."""
     labels = [
         Judgement(
             judgement_id=str(n),
@@ -149,17 +172,11 @@ def test_evaluate(
         )
         for n in range(1, 10)
     ]
-    publish(tmp_path / "labels", labels, Judgement, split="test", key="a")
-    out = tmp_path / "run"
-    words = ["reward", "evaluate", "--models", as_json(models), "--data", as_json(datasets)]
-    words += ["--ratings", str(tmp_path / "ratings"), "--out", str(out), "--probes", "10", *HERE]
-    words += ["--judgements", as_json({"labels": tmp_path / "labels"})]
-    assert main(words) == 0, capsys.readouterr().err
-    told = " ".join(capsys.readouterr().err.split())
-    for words in ("(Table 7)", "(Table 8)", "(Table 29)", "helpfulness: thanks", "ρ within pairs"):
-        assert words in told
+    publish(directory, labels, Judgement, split="test", key="a")
 
-    results = json.loads((out / "evaluation.json").read_text())
+
+def check_accuracy(results: dict[str, Any]) -> None:
+    """The parts make up the whole."""
     names = ["helpfulness", "safety", "the longer wins", "bag of words"]
     assert list(dict.fromkeys(r["model"] for r in results["by_dataset"])) == names
     parts = {r["part"] for r in results["by_dataset"]}
@@ -167,12 +184,15 @@ def test_evaluate(
     assert parts == kinds | {"average"}
     assert set(results["by"]) == {"strength", "source", "turns", "length"}
     overall = {(r["model"], r["domain"]): r for r in results["overall"]}
-    for (model, domain), whole in overall.items():  # the parts make up the whole
+    for (model, domain), whole in overall.items():
         for factor, cells in results["by"].items():
             own = [r for r in cells if (r["model"], r["domain"]) == (model, domain)]
             assert sum(r["n"] for r in own) == whole["n"] == 24, factor
             right = sum(r["accuracy"] * r["n"] for r in own)
             assert right / 24 == pytest.approx(whole["accuracy"])
+
+
+def check_figures(results: dict[str, Any]) -> None:
     figures = results["models"]["safety"]
     recalls = [d["recall"]["value"] for d in figures["unsafe"]]
     assert recalls == sorted(recalls) and figures["unsafe"][2]["threshold"] == 0.15
@@ -185,6 +205,9 @@ def test_evaluate(
     assert {"thanks", "repeated", "markdown", "position"} == set(figures["probes"])
     assert figures["probes"]["position"]["largest_change"] < 1e-5
     assert [m["rating"] for m in figures["ratings"]["means"]] == [1, 2, 3, 4, 5]
+
+
+def check_files(out: Path) -> None:
     assert len(pq.read_table(out / "scores.parquet")) == 2 * 48
     cells = pq.read_table(out / "accuracy.parquet").to_pylist()
     assert sum(c["n"] for c in cells if c["model"] == "safety") == 48
