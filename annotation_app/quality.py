@@ -33,6 +33,9 @@ class PairAgreement:
 
     annotators: tuple[str, str]
     items: int
+    """That both judged."""
+    sampled: int
+    """Of them, those that κ is computed on."""
     kappa: Agreement
     """Cohen's κ."""
 
@@ -107,10 +110,7 @@ def pair_agreement(judged: Sequence[Judged]) -> list[PairAgreement]:
         for (one, first), (other, second) in combinations(votes, 2):
             common[one, other].append((first, second))
     most = sorted(common.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MAX_PAIRS]
-    return [
-        PairAgreement(annotators=names, items=len(votes), kappa=cohen_kappa(_draw(votes)))
-        for names, votes in most
-    ]
+    return [_pair(names, votes, _draw(votes)) for names, votes in most]
 
 
 def summarise_annotators(
@@ -142,6 +142,13 @@ def summarise_checks(checked: Sequence[Checked]) -> list[CheckSummary]:
         )
         for name, kinds in sorted(answers.items())
     ]
+
+
+def _pair(
+    names: tuple[str, str], votes: Sequence[tuple[int, int]], drawn: Sequence[tuple[int, int]]
+) -> PairAgreement:
+    kappa = cohen_kappa(drawn)
+    return PairAgreement(annotators=names, items=len(votes), sampled=len(drawn), kappa=kappa)
 
 
 def _draw(values: Sequence[T]) -> Sequence[T]:

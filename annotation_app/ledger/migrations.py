@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, insert, inspect, select, text, update
+from sqlalchemy import Connection, Table, insert, inspect, select, text, update
 
 from annotation_app.ledger.schema import (
     assignments,
@@ -75,10 +75,17 @@ def _add_decisions(connection: Connection) -> None:
 
 def _add_attacks_and_parts_of_ratings(connection: Connection) -> None:
     metadata.create_all(connection, tables=(attacks, attack_messages))
-    ratings = evaluation_ratings.name
-    # A ledger that begins now has it from the version that made the table.
-    if "part" not in {column["name"] for column in inspect(connection).get_columns(ratings)}:
-        connection.execute(text(f"ALTER TABLE {ratings} ADD COLUMN part INTEGER"))
+    _add_column(connection, evaluation_ratings, "part", "INTEGER")
+
+
+def _add_goals(connection: Connection) -> None:
+    _add_column(connection, batches, "goal", "INTEGER NOT NULL DEFAULT 0")
+
+
+def _add_column(connection: Connection, table: Table, name: str, kind: str) -> None:
+    """A ledger that begins now has it from the version that made the table."""
+    if name not in {column["name"] for column in inspect(connection).get_columns(table.name)}:
+        connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}"))
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -90,6 +97,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_qualifications,
     _add_decisions,
     _add_attacks_and_parts_of_ratings,
+    _add_goals,
 )
 """The n-th one leads to version n. Released ones never change: what changes is appended."""
 

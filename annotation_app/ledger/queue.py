@@ -15,6 +15,7 @@ from data.errors import DataError
 from data.schemas import DOMAINS, Domain
 
 _NAME = re.compile(r"[\w.-]{1,100}")
+MAX_GOAL = 100_000_000
 
 
 def create_batch(
@@ -66,13 +67,30 @@ def set_open(database: Database, manager_id: str, batch_id: str, is_open: bool) 
 
     def change(connection: Connection) -> None:
         allow(connection, manager_id, "manager")
-        found = connection.execute(
-            update(batches).where(batches.c.batch_id == batch_id).values(open=is_open)
-        )
-        if not found.rowcount:
-            raise DataError(f"there is no batch {batch_id!r}; check the name")
+        _change(connection, batch_id, open=is_open)
         action = "open batch" if is_open else "close batch"
         record(connection, database.clock(), manager_id, action, batch_id)
+
+    database.write(change)
+
+
+def set_goal(database: Database, manager_id: str, batch_id: str, goal: int) -> None:
+    """Changes how many annotations a batch's progress is measured by; work goes on beyond it.
+
+    Args:
+        goal: 0: every item as often as the overlap says.
+
+    Raises:
+        NotAllowed: not by a manager.
+        DataError: no such batch, or a goal out of range.
+    """
+
+    def change(connection: Connection) -> None:
+        allow(connection, manager_id, "manager")
+        if not 0 <= goal <= MAX_GOAL:
+            raise DataError(f"a goal of {goal} annotations; give 0 to {MAX_GOAL:,}")
+        _change(connection, batch_id, goal=goal)
+        record(connection, database.clock(), manager_id, "set goal", batch_id, goal=goal)
 
     database.write(change)
 
@@ -97,11 +115,18 @@ def progress(database: Database, person_id: str) -> list[Progress]:
                 items=row.num_items,
                 submitted=row.num_submitted,
                 skipped=row.num_skipped,
+                goal=row.goal or row.num_items * row.overlap,
             )
             for row in connection.execute(ordered)
         ]
 
     return database.read(query)
+
+
+def _change(connection: Connection, batch_id: str, **values: object) -> None:
+    found = update(batches).where(batches.c.batch_id == batch_id).values(**values)
+    if not connection.execute(found).rowcount:
+        raise DataError(f"there is no batch {batch_id!r}; check the name")
 
 
 def _add_items(

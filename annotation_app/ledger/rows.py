@@ -140,11 +140,8 @@ class Progress:
     items: int
     submitted: int
     skipped: int
-
-    @property
-    def goal(self) -> int:
-        """Annotations wanted: every item as often as the overlap says."""
-        return self.items * self.overlap
+    goal: int
+    """Annotations wanted: what a manager has set, or every item as often as the overlap says."""
 
 
 def messages_json(messages: Sequence[Message]) -> str:

@@ -44,6 +44,8 @@ batches = Table(
     Column("open", Boolean, nullable=False),
     # Turns of a dialogue whose prompts the annotators write; 0 for a queue of items.
     Column("live_turns", Integer, nullable=False),
+    # Annotations wanted; 0: every item as often as the overlap says.
+    Column("goal", Integer, nullable=False, server_default="0"),
     # Counted along in the transactions that change them: a dashboard need not scan millions.
     Column("num_items", Integer, nullable=False),
     Column("num_submitted", Integer, nullable=False),

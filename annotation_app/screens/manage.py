@@ -12,6 +12,7 @@ from annotation_app.ledger import access, oversight, queue
 from annotation_app.ledger.checks import Checked, checked
 from annotation_app.ledger.decisions import decided_choices
 from annotation_app.ledger.oversight import Judged
+from annotation_app.ledger.rows import Progress
 from annotation_app.quality import (
     agreement,
     pair_agreement,
@@ -50,14 +51,28 @@ def page(session: Session) -> None:
 
 def _progress(session: Session) -> None:
     batches = queue.progress(session.database, session.person_id)
-    rows = [asdict(batch) | {"goal": batch.goal} for batch in batches]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.dataframe(pd.DataFrame(map(asdict, batches)), hide_index=True)
     for batch in batches:
-        label = f"Close {batch.batch_id}" if batch.open else f"Open {batch.batch_id}"
-        if st.button(label, key=f"open-{batch.batch_id}"):
-            queue.set_open(session.database, session.person_id, batch.batch_id, not batch.open)
-            st.rerun()
+        _batch(session, batch)
     _new_batch(session)
+
+
+def _batch(session: Session, batch: Progress) -> None:
+    here = (session.database, session.person_id, batch.batch_id)
+    row = st.container(horizontal=True)
+    label = f"Close {batch.batch_id}" if batch.open else f"Open {batch.batch_id}"
+    if row.button(label, key=f"open-{batch.batch_id}"):
+        queue.set_open(*here, not batch.open)
+        st.rerun()
+    with row.popover(f"Goal of {batch.batch_id}"):
+        goal = st.number_input(
+            "Annotations wanted (0: every item as often as the overlap says)",
+            *(0, queue.MAX_GOAL, batch.goal),
+            key=f"goal-{batch.batch_id}",
+        )
+        if st.button("Set", key=f"set-goal-{batch.batch_id}"):
+            queue.set_goal(*here, goal)
+            st.rerun()
 
 
 def _new_batch(session: Session) -> None:
@@ -122,7 +137,11 @@ def _quality(session: Session) -> None:
         st.subheader("Pairs of annotators (Cohen's κ of the choice)", anchor=False)
         st.table(
             [
-                {"pair": " · ".join(p.annotators), "items": p.items, "κ": _words(p.kappa)}
+                {
+                    "pair": " · ".join(p.annotators),
+                    "items": f"{p.items:,}{_drawn(p.sampled, p.items)}",
+                    "κ": _words(p.kappa),
+                }
                 for p in pairs
             ]
         )
@@ -157,13 +176,16 @@ def _agreement_words(judged: list[Judged]) -> str:
     found = agreement(judged)
     if found is None:
         return "No item has two judgements yet; create batches with an overlap of 2 or more."
-    drawn = f" (computed on {found.sampled:,} of them)" if found.sampled < found.items else ""
     return (
-        f"{found.items:,} items judged by several{drawn} · "
+        f"{found.items:,} items judged by several{_drawn(found.sampled, found.items)} · "
         f"choice (Gwet's AC1) {_words(found.choice)} · "
         f"strength (Gwet's AC2) {_words(found.strength)} · "
         f"Krippendorff's α {_words(found.alpha)}"
     )
+
+
+def _drawn(sampled: int, items: int) -> str:
+    return f" (computed on {sampled:,} of them)" if sampled < items else ""
 
 
 def _words(value: Agreement) -> str:

@@ -1,12 +1,17 @@
 """For managers: from the ledger to the dataset, and a batch as a file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import streamlit as st
 
+from annotation_app.content import literal
 from annotation_app.exporting import FORMS, export_batch
 from annotation_app.ledger import queue
 from annotation_app.publish import publish
 from annotation_app.publish_other import WORK, publish_work
 from annotation_app.session import Session
+from data.errors import UserError
 
 _SCOPES = {"All annotations": False, "Published ones": True}
 
@@ -19,8 +24,9 @@ def section(session: Session) -> None:
         "pseudonyms; flagged annotations wait for a reviewer."
     )
     if st.button("Publish", type="primary", key="publish"):
-        done = publish(session.database, session.person_id, session.dataset)
-        st.success(f"Published {done.rows:,} new rows.")
+        with _failure_said():
+            done = publish(session.database, session.person_id, session.dataset)
+            st.success(f"Published {done.rows:,} new rows.")
     _other(session)
     _export(session)
 
@@ -33,9 +39,19 @@ def _other(session: Session) -> None:
     )
     if st.button("Publish other work", key="publish other"):
         beside = session.dataset.parent
-        for kind in WORK:
-            added = publish_work(session.database, session.person_id, beside / kind, kind)
-            st.text(f"{added:,} new rows: {beside / kind}")
+        with _failure_said():
+            for kind in WORK:
+                added = publish_work(session.database, session.person_id, beside / kind, kind)
+                st.text(f"{added:,} new rows: {beside / kind}")
+
+
+@contextmanager
+def _failure_said() -> Iterator[None]:
+    """A full disk, or a dataset that is not this ledger's, leaves the rest of the page usable."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        st.error(f"Not published: {literal(str(error))}")
 
 
 def _export(session: Session) -> None:

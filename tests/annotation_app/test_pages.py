@@ -1,5 +1,6 @@
 """The logic of each page, without a browser."""
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +9,15 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from annotation_app.content import MAX_SHOWN
 from annotation_app.invitations import BadInvitation
 from annotation_app.ledger import access, history, oversight, queue, work
 from annotation_app.ledger.database import Database, LedgerUnavailable
 from annotation_app.ledger.invitations import invited_person
+from annotation_app.ledger.rows import NewItem, Response
 from annotation_app.settings import LOCAL_PERSON, AppSettings
 from data.dataset import read_rows
-from data.schemas import Comparison
+from data.schemas import Comparison, Message
 from tests.annotation_app.conftest import item, judgement
 from tests.annotation_app.models import ModelServer, completion, running_models
 
@@ -134,6 +137,29 @@ def test_the_impossible_combination_cannot_be_submitted(start: Start, ledger: Da
     assert "You have done everything in this batch" in app.success[0].value
 
 
+def test_texts_of_200_kb_are_shown_in_part_until_asked_for(start: Start, ledger: Database) -> None:
+    long = [letter * 200_000 for letter in "abc"]
+    huge = NewItem(
+        name="huge",
+        prompt=(Message("user", long[0]),),
+        responses=(Response(text=long[1]), Response(text=f"\x1b[31m\0{long[2]}")),
+        source="test",
+    )
+    queue.create_batch(ledger, LOCAL_PERSON, "huge", [huge], domain="helpfulness")
+    app = start("compare")
+    checked(app.segmented_control(key="batch").set_value("huge").run())
+    assert {len(t.value) for t in app.text} == {MAX_SHOWN} and len(app.text) == 3
+    assert any(t.value.startswith("�[31m�c") for t in app.text)  # control characters are seen
+    more = [t for t in app.toggle if t.label.endswith("more characters")]
+    assert len(more) == 3 and "Show 180,000 more characters" in {t.label for t in more}
+    checked(more[0].set_value(True).run())
+    assert max(len(t.value) for t in app.text) == 200_000
+    press(app, "A better")
+    press(app, "Submit")
+    assert history.recent(ledger, LOCAL_PERSON)[0].question == long[0]
+    assert len(start("recent").text[0].value) == 200
+
+
 def test_skip_and_edit(start: Start, ledger: Database) -> None:
     app = start("compare")
     press(app, "Skip this item")
@@ -192,6 +218,19 @@ def test_manage_publishes_once(start: Start, ledger: Database, tmp_path: Path) -
     assert len(read_rows(tmp_path / "published", Comparison)) == 3
 
 
+def test_a_full_disk_while_publishing_is_said(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    app = section(start("manage"), "Publish")
+    monkeypatch.setattr("annotation_app.screens.publishing.publish", fail)
+    press(app, "Publish")
+    assert app.error[0].value == "Not published: `[Errno 28] No space left on device`"
+    assert button(app, "Publish other work")
+
+
 def test_manage_exports_a_batch(start: Start) -> None:
     app = section(start("manage"), "Publish")
     (download,) = app.get("download_button")
@@ -234,6 +273,21 @@ def test_manage_shows_quality_and_the_audit_trail(start: Start, ledger: Database
     assert list(trail["action"][:2]) == ["submit", "assign"]
 
 
+def test_the_table_of_pairs_says_what_it_was_computed_on(
+    start: Start, ledger: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annotation_app.quality.MAX_ITEMS", 2)
+    items = [item(n) for n in range(5, 8)]
+    queue.create_batch(ledger, LOCAL_PERSON, "two", items, domain="helpfulness", overlap=2)
+    for person in ("ann", "ben"):
+        access.add_person(ledger, LOCAL_PERSON, person, "annotator")
+        while (view := work.next_assignment(ledger, person, "two")) is not None:
+            work.submit(ledger, person, view.assignment_id, 0, judgement())
+    app = section(start("manage"), "Quality")
+    assert "3 items judged by several (computed on 2 of them)" in app.markdown[0].value
+    assert list(app.table[0].value["items"]) == ["3 (computed on 2 of them)"]
+
+
 def test_manage_is_for_managers(start: Start, ledger: Database) -> None:
     from annotation_app.ledger.schema import people
 
@@ -258,6 +312,14 @@ def test_manage_adds_a_batch_from_a_file(start: Start, ledger: Database) -> None
         1,
         2,
     )
+
+
+def test_managers_set_goals(start: Start, ledger: Database) -> None:
+    app = start("manage")
+    app.number_input(key="goal-first").set_value(40)
+    checked(app.button(key="set-goal-first").click().run())
+    assert [b.goal for b in queue.progress(ledger, LOCAL_PERSON)] == [40, 1]
+    assert list(app.dataframe[0].value["goal"]) == [40, 1]
 
 
 def test_a_live_dialogue(start: Start, ledger: Database, models: ModelServer) -> None:

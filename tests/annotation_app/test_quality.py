@@ -57,7 +57,7 @@ def test_kappa_of_a_pair_by_hand() -> None:
     rows = [(3, 3), (4, 1), (-2, -2), (3, -3)]
     both = [judged(n, ("ann", "ben")[w], pair[w]) for n, pair in enumerate(rows) for w in (1, 0)]
     found, other = pair_agreement([*both, judged(0, "cem", 3)])[:2]
-    assert (found.annotators, found.items) == (("ann", "ben"), 4)
+    assert (found.annotators, found.items, found.sampled) == (("ann", "ben"), 4, 4)
     assert found.kappa.value == pytest.approx(0.5)
     assert other.items == 1
     assert pair_agreement([judged(1, "ann", 3)]) == []
@@ -79,4 +79,5 @@ def test_many_items_are_sampled_and_the_interval_holds_the_whole() -> None:
     assert found.choice.low < 3 / 5 < found.choice.high
     assert agreement(rows) == found
     (pair,) = pair_agreement(rows)
-    assert pair.items == 3000 and pair.kappa.low < 3 / 5 < pair.kappa.high  # κ: the same here
+    assert (pair.items, pair.sampled) == (3000, MAX_ITEMS)
+    assert pair.kappa.low < 3 / 5 < pair.kappa.high  # κ: the same here
