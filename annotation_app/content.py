@@ -14,8 +14,9 @@ _BLOCK = re.compile(
     r"^[ \t]*```[^\n`]*\n(?P<code>.*?)(?:^[ \t]*```[ \t]*$|\Z)|\$\$(?P<maths>.+?)\$\$",
     re.DOTALL | re.MULTILINE,
 )
-# Control characters but tab and line feed: they would be invisible, or disturb the terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Control characters but tab and line feed: they would be invisible, or disturb the terminal; and
+# those that turn the order of letters around, by which a text can read otherwise than it is.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
 
 
 @dataclass(frozen=True)

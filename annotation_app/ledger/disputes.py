@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, exists, func, or_, select
 
-from annotation_app.assignment import index_of, shows_second_first, side_of
+from annotation_app.assignment import LEASE_SECONDS, index_of, shows_second_first, side_of
 from annotation_app.judgement import DISPUTE, Judgement, safety_shown
 from annotation_app.ledger.access import allow
 from annotation_app.ledger.checks import is_no_check
@@ -151,7 +151,7 @@ def _under_way(now: float) -> Any:
     return exists().where(
         theirs.c.item_id == items.c.item_id,
         theirs.c.status == "open",
-        theirs.c.lease_until >= now,
+        theirs.c.lease_until.between(now, now + LEASE_SECONDS),  # longer: from a clock ahead
     )
 
 

@@ -288,7 +288,10 @@ def _free(person_id: str, kind: str, now: float) -> Any:
     of_item = evaluation_ratings.c.item_id == evaluation_items.c.item_id
     current = or_(
         evaluation_ratings.c.status == "rated",
-        (evaluation_ratings.c.status == "open") & (evaluation_ratings.c.lease_until >= now),
+        (evaluation_ratings.c.status == "open")
+        & evaluation_ratings.c.lease_until.between(
+            now, now + LEASE_SECONDS
+        ),  # not from a clock ahead
     )
     held = select(func.count()).where(of_item, current).correlate(evaluation_items)
     seen = exists().where(of_item, evaluation_ratings.c.person_id == person_id)

@@ -183,6 +183,9 @@ def _extend(connection: Connection, own: Any, now: float) -> None:
 
 
 def _expire(connection: Connection, now: float) -> None:
+    longest = now + LEASE_SECONDS  # what a clock that jumped back since has made longer, is cut
+    here = (assignments.c.status == "open", assignments.c.lease_until > longest)
+    connection.execute(update(assignments).where(*here).values(lease_until=longest))
     query = select(assignments, items.c.batch_id).join(
         items, items.c.item_id == assignments.c.item_id
     )

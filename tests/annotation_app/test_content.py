@@ -24,6 +24,8 @@ def test_a_fence_that_is_never_closed_is_code_to_the_end() -> None:
 
 def test_control_characters_are_shown_and_line_ends_kept() -> None:
     assert visible("a\x07b\x1b[31m\r\nc\td") == "a�b�[31m\nc\td"
+    assert visible("a\x9bb\u202eevil") == "a�b�evil"  # C1; letters in reversed order
+    assert visible("\u2067ש\u2069 é\u200f") == "\u2067ש\u2069 é\u200f"  # right-to-left as it should
 
 
 def test_long_texts_are_shortened() -> None:
