@@ -6,10 +6,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
@@ -21,6 +21,8 @@ KEY_VARIABLE = "RLHF_ENDPOINT_KEY"
 """Environment variable with the endpoint's key, if it wants one; never stored."""
 MAX_BYTES = 2_000_000
 """Of one answer: whatever is longer is not read."""
+PAUSE_SECONDS = 0.2
+"""After which what there is of an answer is told again."""
 _CHUNK = 65_536
 
 
@@ -56,6 +58,7 @@ def sample(
 ) -> Generator[tuple[Response, ...], None, None]:
     """What the variants have answered so far, asked at the same time; what comes last is whole.
 
+    While they think it comes again and again, so that whoever draws it can draw what they left out.
     Whoever closes the iterator before its end is not waited for.
 
     Args:
@@ -84,11 +87,12 @@ def sample(
     texts, going_on = [""] * len(variants), len(variants)
     try:
         while going_on:
-            place, piece = pieces.get()
-            if isinstance(piece, ResponderError):
-                raise piece
-            texts[place] += piece or ""
-            going_on -= piece is None
+            with suppress(Empty):
+                place, piece = pieces.get(timeout=PAUSE_SECONDS)
+                if isinstance(piece, ResponderError):
+                    raise piece
+                texts[place] += piece or ""
+                going_on -= piece is None
             if going_on and pieces.empty():
                 yield _responses(endpoint, variants, texts)
     finally:

@@ -95,7 +95,10 @@ def ask(
 def _draw(
     answers: Iterator[tuple[Response, ...]], places: Sequence[DeltaGenerator]
 ) -> tuple[Response, ...]:
-    """The last of the answers; the ones before are drawn now and then, as they stand."""
+    """The last of the answers; the ones before are drawn now and then, as they stand.
+
+    Each drawing is also where Streamlit notices a click.
+    """
     said: tuple[Response, ...] = ()
     due = 0.0
     for said in answers:

@@ -83,6 +83,22 @@ def test_answers_grow_piece_by_piece(models: ModelServer) -> None:
     assert [body["stream"] for body, _ in models.asked] == [True]
 
 
+def test_what_there_is_comes_again_while_a_model_thinks(models: ModelServer) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield event("So")
+        thinks.wait(10)
+        yield DONE
+
+    thinks = threading.Event()
+    models.answer = lambda _: (200, pieces())
+    growing = sample(models.endpoint, [0], [Message("user", "Hi")], seed=7)
+    while next(growing)[0].text != "So":
+        pass
+    again = [next(growing)[0].text for _ in range(2)]  # nothing new came meanwhile
+    thinks.set()
+    assert again == ["So", "So"] and [said.text for (said,) in growing][-1] == "So"
+
+
 def test_half_a_character_is_shown_as_none(models: ModelServer) -> None:
     models.answer = lambda _: (200, completion("a \ud83d b"))
     assert [response.text for response in ask(models.endpoint)] == ["a � b"] * 2
