@@ -5,7 +5,6 @@ Streamlit itself, without this file, to a browser that finds its way back after 
 """
 
 import gc
-import sys
 
 import streamlit as st
 
@@ -26,9 +25,6 @@ from annotation_app.session import Desk, Session
 from annotation_app.settings import AppSettings
 from data.errors import UserError
 
-SWITCH_SECONDS = 0.0005
-"""How long a thread computes before another one may; Python's default is ten times as long."""
-
 
 @st.cache_resource
 def _open(place: str) -> Database:
@@ -36,12 +32,12 @@ def _open(place: str) -> Database:
 
 
 @st.cache_resource
-def _make_quick() -> None:
-    """Once for each process: sixty people share one interpreter."""
-    gc.freeze()  # what is imported stays anyway; looking through it would stop everybody for 0.1 s
-    # The thread that sends gives way to the scripts after every message, and waits this long to go
-    # on; a page has fifty messages.
-    sys.setswitchinterval(SWITCH_SECONDS)
+def _spare_collector() -> None:
+    """Once for each process; what is imported stays anyway, and to look it through takes 80 ms.
+
+    So long nobody would be answered: all sessions share one interpreter.
+    """
+    gc.freeze()
 
 
 def open_session(settings: AppSettings) -> Session:
@@ -66,7 +62,7 @@ def main() -> None:
     """Draws the page that the person chose."""
     st.set_page_config(page_title="Annotate", page_icon=":material/balance:", layout="wide")
     apply_style()
-    _make_quick()
+    _spare_collector()
     settings = AppSettings.from_environment()
     try:
         _show_pages(settings, open_session(settings))

@@ -16,7 +16,7 @@ from annotation_app.ledger import history, qualification, queue, work
 from annotation_app.ledger.rows import Progress, Receipt, View
 from annotation_app.screens.choosing import choose, choose_safety, chosen_words, problem_with
 from annotation_app.screens.live import wait_for_responses, write_prompt
-from annotation_app.screens.showing import acknowledge, show_dialogue, show_pair
+from annotation_app.screens.showing import acknowledge, announce, show_dialogue, show_pair
 from annotation_app.screens.timing import seconds_at
 from annotation_app.session import Session
 from data.errors import DataError, UserError
@@ -46,6 +46,7 @@ _OUTCOMES = {
 def page(session: Session) -> None:
     """Saves what was submitted; draws the next item, or the one that is being edited."""
     failure = _hand_in(session)
+    announce(session)  # nobody waits for the next item to know that this one is safe
     st.title("Compare two responses", anchor=False)
     if failure:
         st.error(f"Not saved: {literal(failure)}")

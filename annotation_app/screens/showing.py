@@ -49,6 +49,12 @@ def acknowledge(session: Session, more: str = "") -> None:
     desk = session.desk
     if desk.said:
         st.caption(f":material/check: {desk.said}{more}")
+    announce(session)
+
+
+def announce(session: Session) -> None:
+    """As a toast alone, which may come before anything else is drawn; each time it is said once."""
+    desk = session.desk
     if not desk.announced:
         st.toast(desk.said, icon=":material/check:")
         desk.announced = True
