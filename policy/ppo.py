@@ -203,6 +203,12 @@ def _check_parts(config: PpoConfig, roles: Roles, held_out: PromptSet | None) ->
         )
     if config.eval_every and held_out is None:
         raise ConfigError(f"eval_every is {config.eval_every}; there are no held-out prompts")
+    if held_out is not None and min(config.eval_prompts, len(held_out)) < roles.policy.size:
+        raise ConfigError(
+            f"{min(config.eval_prompts, len(held_out))} held-out prompts for {roles.policy.size} "
+            "policy workers; each needs one: raise eval_prompts, give more prompts, or set "
+            "eval_every to 0"
+        )
 
 
 def _generate(

@@ -115,7 +115,7 @@ def plan_ppo(
         _critic(models.critic, train, engine, placement),
     ]
     return plans + [
-        _scorer(f"{domain} scorer", config, reward_placement)
+        _scorer(f"{domain} scorer", config, engine.dtype.itemsize, reward_placement)
         for domain, config in models.scorers.items()
     ]
 
@@ -130,22 +130,26 @@ def _policy(
     """Trainer, sampler and reference of one rank; they work one after another."""
     b, numbers = engine.dtype.itemsize, count_numbers(LanguageModel, config)
     trainer = trainer_memory(numbers, engine, placement.workers)
-    copy = b * numbers.all if engine.zero_stage == 3 and trainer.shards else 0
+    frozen, gathered = count_numbers(LanguageModel, reference), 0
     held = {
         "trainer": trainer.held,
-        "sampler": Use(parameters=copy),
-        "reference": Use(parameters=b * count_numbers(LanguageModel, reference).all),
+        "sampler": Use(parameters=b * numbers.all if trainer.shares_weights else 0),
+        "reference": Use(parameters=b * frozen.all),
     }
+    if trainer.shares_weights:
+        held["reference"] = Use(parameters=b * _own_numbers(frozen, placement.workers))
+        gathered = _gathered(frozen, b)
     stays = sum(held.values(), Use())
+    starting = held["reference"] + trainer.starting
     own_rows = min(train.micro_batch_size, -(-train.prompts_per_iteration // placement.workers))
     return WorkerPlan(
         role="policy",
         placement=placement,
         held=held,
         phases={
-            "starting": held["reference"] + trainer.starting,
+            "starting": max(starting, stays, key=lambda use: use.total),
             "sampling": stays + sampling_memory(config, train, placement.workers, b),
-            "reference": stays
+            "reference": stays + Use(buffers=gathered)
             + Use(activations=max(forward_activations(reference, b, own_rows * config.context),
                                   _head_activations(reference, train, own_rows, b))),
             "updating": stays + trainer.updating
@@ -179,17 +183,18 @@ def _critic(
     )  # fmt: skip
 
 
-def _scorer(role: str, config: ModelConfig, placement: Placement) -> WorkerPlan:
-    """Whole and in float32 on every worker."""
-    held = Use(parameters=FP32 * count_numbers(ScalarModel, config).all)
+def _scorer(role: str, config: ModelConfig, b: int, placement: Placement) -> WorkerPlan:
+    """Whole on every worker; its head computes in float32."""
+    count = count_numbers(ScalarModel, config).all
+    held = Use(parameters=b * count)
     tokens = max(TOKENS_PER_PASS, config.context)
-    scoring = held + Use(activations=forward_activations(config, FP32, tokens))
+    scoring = held + Use(activations=forward_activations(config, b, tokens))
     return WorkerPlan(
         role=role,
         placement=placement,
         held={"model": held},
         phases={"scoring": scoring},
-        host=held.parameters,
+        host=FP32 * count,
     )
 
 
@@ -219,8 +224,8 @@ class TrainerMemory:
     """On top of that during an update, activations aside."""
     starting: Use
     """All that is there at the height of the start."""
-    shards: bool
-    """Whether DeepSpeed trains, whose ZeRO stages share things out."""
+    shares_weights: bool
+    """Whether each rank has only a part of the weights: ZeRO-3."""
     gathered: int = 0
     """Bytes of weights that ZeRO-3 gathers for a forward pass."""
     host: int = 0
@@ -230,8 +235,9 @@ def trainer_memory(numbers: Numbers, engine: EngineConfig, workers: int) -> Trai
     """What rlhf/engine keeps of a model of which every rank has loaded the whole in float32.
 
     Plain torch and ZeRO stage 0 keep everything on every rank. In bf16, masters begin as the exact
-    float32 weights, which under DeepSpeed stay beside the shards until the end of the start. What
-    offloading moves is read from DeepSpeed's code, not measured: a CPU is its own host.
+    float32 weights, which under DeepSpeed stay beside the shards until the end of the start: on the
+    device, but for ZeRO-3, which takes one layer at a time there. What offloading moves is read
+    from DeepSpeed's code, not measured: a CPU is its own host.
     """
     shards = engine.kind == "deepspeed" or (engine.kind == "auto" and workers > 1)
     held, updating, gathered = _by_stage(numbers, engine, workers if shards else 1, shards)
@@ -242,9 +248,12 @@ def trainer_memory(numbers: Numbers, engine: EngineConfig, workers: int) -> Trai
         host = held.optimizer + leaving
         held = Use(parameters=held.parameters, buffers=held.buffers)
         updating = Use(gradients=gradients - leaving, buffers=updating.buffers)
+    shares_weights = shards and engine.zero_stage == 3
     loaded = Use(parameters=FP32 * numbers.all)
     heights = [loaded, held]
-    if engine.precision == "bf16" and shards:
+    if shares_weights:
+        heights = [held + Use(parameters=engine.dtype.itemsize * numbers.largest)]
+    elif engine.precision == "bf16" and shards:
         first_step = updating if engine.zero_stage == 0 else Use()  # DeepSpeed takes one, of zeros
         rounded = Use(parameters=engine.dtype.itemsize * numbers.all)
         heights = [loaded + rounded, loaded + held + first_step]
@@ -254,7 +263,7 @@ def trainer_memory(numbers: Numbers, engine: EngineConfig, workers: int) -> Trai
         held=held,
         updating=updating,
         starting=max(heights, key=lambda use: use.total),
-        shards=shards,
+        shares_weights=shares_weights,
         gathered=gathered,
         host=host,
     )
@@ -292,13 +301,23 @@ def _by_stage(
             held = weights + shared
             updating = Use(gradients=copies * FP32 * share, buffers=bucket + sent)
         case _:
-            large = count - numbers.whole
-            own = Use(parameters=b * (numbers.whole + -(-large // workers)))
+            own = Use(parameters=b * _own_numbers(numbers, workers))
             held = own + shared + Use(gradients=FP32 * share, buffers=bucket)
-            gathered = b * (min(large, MOST_GATHERED) + min(large, FETCHED_AT_ONCE))
+            gathered = _gathered(numbers, b)
             step = FP32 * min(share, MOST_GATHERED)  # the share's gradients once more
             return held, Use(buffers=max(gathered + sent, step)), gathered
     return held, updating, 0
+
+
+def _own_numbers(numbers: Numbers, workers: int) -> int:
+    """Of a model's weights, those that ZeRO-3 keeps on a rank."""
+    return numbers.whole + -(-(numbers.all - numbers.whole) // workers)
+
+
+def _gathered(numbers: Numbers, b: int) -> int:
+    """Bytes of weights that ZeRO-3 gathers for a forward pass."""
+    large = numbers.all - numbers.whole
+    return b * (min(large, MOST_GATHERED) + min(large, FETCHED_AT_ONCE))
 
 
 def sampling_memory(config: ModelConfig, train: PpoConfig, workers: int, b: int) -> Use:

@@ -17,7 +17,7 @@ from policy.ppo_math import clipped_policy_loss, clipped_value_loss
 from rlhf.actors.group import Seat
 from rlhf.actors.workers import GenerationRequest, respond
 from rlhf.engine.base import EngineConfig
-from rlhf.engine.build import build_engine
+from rlhf.engine.build import build_engine, build_frozen
 from rlhf.engine.optim import OptimConfig
 from rlhf.engine.weight_sync import SamplerWeights
 from rlhf.model.heads import ScalarModel
@@ -69,12 +69,13 @@ class PolicyWorker:
         self._rank, self._world_size = seat.rank.index, seat.rank.world_size
         self._model_directory, self._temperature = model, temperature
         # in the policy's precision, so that their KL begins at 0
-        self._reference = load_language_model(reference).to(self._device, engine.dtype).eval()
-        module = load_language_model(model).to(self._device)
-        self._engine = build_engine(module, engine, optim, seat.rank)
+        initial = load_language_model(reference)
+        self._reference = build_frozen(initial, engine, seat.rank, self._device)
+        self._module = load_language_model(model)
+        self._engine = build_engine(self._module, engine, optim, seat.rank, self._device)
         if self._engine.sharded:  # the sampler then needs a whole copy, gathered once per iteration
-            module = load_language_model(model).to(self._device, engine.dtype).eval()
-        self._sampler = SamplerWeights(module)
+            self._module = load_language_model(model).to(self._device, engine.dtype).eval()
+        self._sampler = SamplerWeights(self._module)
         self._version = 0
 
     def generate(self, request: GenerationRequest) -> list[Rollout]:
@@ -126,7 +127,7 @@ class PolicyWorker:
         if self._rank == 0:
             tokenizer = Tokenizer.load(self._model_directory)
             save_model(
-                self._reference,
+                self._module,
                 directory,
                 tokenizer.special_ids,
                 weights=weights,
@@ -138,7 +139,7 @@ class PolicyWorker:
             rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device
         )
         result = torch.zeros(own.tokens.shape)
-        for part in by_length(own.lengths, size):
+        for part in by_length(own.lengths, num_parts(len(rows), self._world_size, size)):
             batch = own.select(part)
             out = module(batch.tokens, batch.response_mask, temperature=self._temperature)
             result[part, : batch.tokens.shape[1]] = out.logprobs.cpu()
@@ -153,8 +154,9 @@ class CriticWorker:
     ) -> None:
         self._device = seat.take()
         self._rank, self._world_size = seat.rank.index, seat.rank.world_size
-        module = critic_from(model, init).to(self._device)
-        self._engine = build_engine(module, engine, optim, seat.rank)
+        self._engine = build_engine(
+            critic_from(model, init), engine, optim, seat.rank, self._device
+        )
 
     @torch.no_grad()
     def values(self, rows: Experience, micro_batch_size: int) -> Tensor:
@@ -163,7 +165,8 @@ class CriticWorker:
             rows.select(own_rows(len(rows), self._rank, self._world_size)), self._device
         )
         result = torch.zeros(own.tokens.shape)
-        for part in by_length(own.lengths, micro_batch_size):
+        passes = num_parts(len(rows), self._world_size, micro_batch_size)
+        for part in by_length(own.lengths, passes):
             batch = own.select(part)
             values = align_values(self._engine.module(batch.tokens))
             result[part, : batch.tokens.shape[1]] = torch.where(
@@ -273,17 +276,23 @@ def own_minibatches(
         for chosen in order.split(spec.minibatch_size):
             num_tokens = int(rows.response_mask[chosen].sum())
             dealt = chosen[rows.lengths[chosen].argsort(descending=True, stable=True)]
-            # As many micro-batches on every rank: gradients are summed over ranks after each.
-            # None is empty: a rank with a row less than the others sets the number.
-            num_parts = -(-len(chosen) // (world_size * spec.micro_batch_size))
-            num_parts = min(num_parts, len(chosen) // world_size)
-            parts = dealt[rank::world_size].tensor_split(num_parts)
+            passes = num_parts(len(chosen), world_size, spec.micro_batch_size)
+            parts = dealt[rank::world_size].tensor_split(passes)
             yield [MicroBatch(rows.select(part), num_tokens) for part in parts]
 
 
-def by_length(lengths: Tensor, size: int) -> Iterator[Tensor]:
-    """Row numbers, so many at a time, neighbours in length: little padding."""
-    yield from lengths.cpu().argsort(stable=True).split(size)
+def num_parts(num_rows: int, world_size: int, size: int) -> int:
+    """Forward passes of each rank over its rows, at most so many at a time.
+
+    As many on every rank: after each, gradients are summed over ranks, and during each, ZeRO-3
+    gathers weights. None is empty: a rank with a row less than the others sets the number.
+    """
+    return min(-(-num_rows // (world_size * size)), num_rows // world_size)
+
+
+def by_length(lengths: Tensor, parts: int) -> Iterator[Tensor]:
+    """Row numbers in so many parts, neighbours in length: little padding."""
+    yield from lengths.cpu().argsort(stable=True).tensor_split(parts)
 
 
 def _renamed(stats: Stats, role: str) -> Stats:

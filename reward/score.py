@@ -26,9 +26,9 @@ TOKENS_PER_PASS = 4096
 class ScoreWorker:
     """A reward model on one worker. Knows token ids, not text."""
 
-    def __init__(self, seat: Seat, model: Path) -> None:
+    def __init__(self, seat: Seat, model: Path, dtype: torch.dtype = torch.float32) -> None:
         self._device = seat.take()
-        self._model = load_scalar_model(model).to(self._device).eval()
+        self._model = load_scalar_model(model).to(self._device, dtype).eval()
 
     @torch.inference_mode()
     def score(self, sequences: Sequence[list[int]]) -> list[float]:
@@ -94,15 +94,20 @@ class RewardModels:
 
 @contextmanager
 def reward_models(
-    directory: Path, placement: Placement, threshold: float = SAFETY_THRESHOLD
+    directory: Path,
+    placement: Placement,
+    dtype: torch.dtype = torch.float32,
+    threshold: float = SAFETY_THRESHOLD,
 ) -> Iterator[RewardModels]:
     """Both models of a `rlhf reward train` run, for the length of a block."""
-    helpfulness, safety = (model_directory(directory, domain) for domain in DOMAINS)
+    first, second = (model_directory(directory, domain) for domain in DOMAINS)
     with (
-        start_workers(ScoreWorker, placement, helpfulness, name="helpfulness scorer") as first,
-        start_workers(ScoreWorker, placement, safety, name="safety scorer") as second,
+        start_workers(
+            ScoreWorker, placement, first, dtype, name="helpfulness scorer"
+        ) as helpfulness,
+        start_workers(ScoreWorker, placement, second, dtype, name="safety scorer") as safety,
     ):
-        yield RewardModels(first, second, threshold)
+        yield RewardModels(helpfulness, safety, threshold)
 
 
 def model_directory(run: Path, domain: Domain) -> Path:

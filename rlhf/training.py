@@ -90,8 +90,8 @@ class TrainWorker:
         torch.manual_seed(0)
         self._task, self._optim, self._dtype = task, optim, engine.dtype
         self._rank, self._world_size = seat.rank.index, seat.rank.world_size
-        self._module = task.build().to(self._device)
-        self._engine = build_engine(self._module, engine, optim, seat.rank)
+        self._module = task.build()
+        self._engine = build_engine(self._module, engine, optim, seat.rank, self._device)
 
     def train(self, first: int, last: int) -> Stats:
         """Steps first ≤ step < last; returns their statistics added up."""

@@ -38,7 +38,7 @@ class PpoCommand(RewardChoice):
     train: PpoConfig = PpoConfig()
     """The algorithm."""
     engine: EngineConfig = EngineConfig()
-    """What runs the optimizer steps of policy and critic."""
+    """What runs the optimizer steps of policy and critic; reward models take its precision."""
     placement: Placement = Placement()
     """Workers of the policy (which also sample) and, as many, of the critic."""
     reward_placement: Placement = Placement()
@@ -60,7 +60,8 @@ def main(argv: Sequence[str]) -> None:
         return
     chat = chat_format_of(config.model)
     prompts = PromptSet.encode(read_rows(config.prompts, Prompt, "train"), chat)
-    rewards = opener(config, config.model, chat, config.reward_placement, prompts)
+    placement, dtype = config.reward_placement, config.engine.dtype
+    rewards = opener(config, config.model, chat, placement, prompts, dtype)
     check_same_tokenizer(config.model, config.reference or config.model)
     check_room(prompts, config.model)
     held_out = None

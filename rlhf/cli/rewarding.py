@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from data.chat_format import ChatFormat
 from data.errors import ConfigError
 from data.schemas import DOMAINS
@@ -33,7 +35,12 @@ class RewardChoice:
 
 
 def opener(
-    config: RewardChoice, model: Path, chat: ChatFormat, placement: Placement, prompts: PromptSet
+    config: RewardChoice,
+    model: Path,
+    chat: ChatFormat,
+    placement: Placement,
+    prompts: PromptSet,
+    dtype: torch.dtype = torch.float32,
 ) -> OpenRewards:
     """What makes the rewards ready, after a check of all that can be wrong with them.
 
@@ -43,6 +50,7 @@ def opener(
         chat: of the policy.
         placement: of each reward model.
         prompts: what a function is tried out on.
+        dtype: of the reward models' weights and activations.
 
     Raises:
         ConfigError: there is no such function.
@@ -56,4 +64,4 @@ def opener(
         return lambda: nullcontext(function)
     for domain in DOMAINS:
         check_same_tokenizer(model, model_directory(config.rewards, domain))
-    return partial(reward_models, config.rewards, placement)
+    return partial(reward_models, config.rewards, placement, dtype)

@@ -1,5 +1,6 @@
 """Chooses the engine for a rank."""
 
+import torch
 from torch import nn
 
 from data.errors import ConfigError
@@ -7,11 +8,21 @@ from rlhf.engine.base import EngineConfig, TrainEngine
 from rlhf.engine.distributed import Rank
 from rlhf.engine.optim import OptimConfig
 
+CPU = torch.device("cpu")
+
 
 def build_engine(
-    module: nn.Module, engine: EngineConfig, optim: OptimConfig, rank: Rank
+    module: nn.Module,
+    engine: EngineConfig,
+    optim: OptimConfig,
+    rank: Rank,
+    device: torch.device = CPU,
 ) -> TrainEngine:
     """The engine that the config names; "auto" is DeepSpeed for several ranks, torch for one.
+
+    Args:
+        module: in the host's memory, the same on every rank.
+        device: where it trains. With ZeRO-3 only parts of it ever get there.
 
     Raises:
         ConfigError: the plain engine with several ranks, or with what only DeepSpeed can do.
@@ -20,12 +31,13 @@ def build_engine(
         for part in module.modules():
             if hasattr(part, "recompute_activations"):
                 part.recompute_activations = True  # type: ignore[assignment]
-    several = rank.world_size > 1
-    if engine.kind == "deepspeed" or (engine.kind == "auto" and several):
+    if _needs_deepspeed(engine, rank):
         from rlhf.engine.deepspeed_engine import DeepSpeedEngine
 
-        return DeepSpeedEngine(module, optim, engine)
-    if several:
+        return DeepSpeedEngine(
+            module if engine.zero_stage == 3 else module.to(device), optim, engine
+        )
+    if rank.world_size > 1:
         raise ConfigError("the torch engine runs one worker; set engine.kind to deepspeed")
     if engine.offload_optimizer:
         raise ConfigError(
@@ -34,4 +46,25 @@ def build_engine(
         )
     from rlhf.engine.torch_engine import TorchEngine
 
-    return TorchEngine(module, optim, engine.precision)
+    return TorchEngine(module.to(device), optim, engine.precision)
+
+
+def build_frozen(
+    module: nn.Module, engine: EngineConfig, rank: Rank, device: torch.device = CPU
+) -> nn.Module:
+    """What to call for forward passes of a model that does not learn, in the engine's precision.
+
+    Args:
+        module: in the host's memory, the same on every rank.
+        engine: of the trainers beside it; with ZeRO-3 each rank holds a part of this model, too,
+            and every rank has to call as often.
+    """
+    if _needs_deepspeed(engine, rank) and engine.zero_stage == 3:
+        from rlhf.engine.deepspeed_engine import share_out_frozen
+
+        return share_out_frozen(module, engine)
+    return module.to(device, engine.dtype).eval()
+
+
+def _needs_deepspeed(engine: EngineConfig, rank: Rank) -> bool:
+    return engine.kind == "deepspeed" or (engine.kind == "auto" and rank.world_size > 1)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -35,8 +35,7 @@ class DeepSpeedEngine:
     """A `TrainEngine` for one rank of the process group, which may be the only one."""
 
     def __init__(self, module: nn.Module, optim: OptimConfig, config: EngineConfig) -> None:
-        self._deepspeed = _import_deepspeed()
-        join(Rank(address=free_address()), SECONDS_TO_MEET)  # alone, where nobody has joined yet
+        self._deepspeed = _start_deepspeed()
         self._rank = Rank(index=dist.get_rank(), world_size=dist.get_world_size())
         self._stage, self.sharded = config.zero_stage, config.zero_stage == 3
         self._plain = module
@@ -45,11 +44,12 @@ class DeepSpeedEngine:
         exact = {}
         if config.precision == "bf16":
             exact = {name: weight.detach() for name, weight in self._weights.items()}
-        self._deepspeed.init_distributed(dist_backend=dist.get_backend())
+        settings = _deepspeed_config(config, optim)
+        adamw = build_adamw(list(module.parameters()), optim)  # it looks at shapes, now all there
+        if self.sharded:
+            _share_out(module, settings, config.dtype)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
-            model=module,
-            optimizer=build_adamw(list(module.parameters()), optim),
-            config=_deepspeed_config(config, optim),
+            model=module, optimizer=adamw, config=settings
         )
         self.module: nn.Module = self._engine
         self._adamw = getattr(self._optimizer, "optimizer", self._optimizer)
@@ -175,6 +175,34 @@ class DeepSpeedEngine:
         )
 
 
+def share_out_frozen(module: nn.Module, config: EngineConfig) -> nn.Module:
+    """What to call for forward passes alone: ZeRO-3 keeps a part of each weight on every rank.
+
+    Args:
+        module: in the host's memory, whole, the same on every rank; its parts leave it.
+        config: of the trainers beside it.
+    """
+    deepspeed, settings = _start_deepspeed(), _deepspeed_config(config, OptimConfig())
+    _share_out(module.requires_grad_(False).eval(), settings, config.dtype)
+    engine, _, _, _ = deepspeed.initialize(model=module, config=settings)
+    engine.eval()
+    return cast(nn.Module, engine)
+
+
+def _share_out(module: nn.Module, settings: dict[str, Any], dtype: torch.dtype) -> None:
+    """Leaves each rank its part of the weights; only one layer's are whole on the device."""
+    deepspeed = _import_deepspeed()
+    device = deepspeed.get_accelerator().current_device_name()
+    for part in module.modules():
+        for weight in part.parameters(recurse=False):
+            if not hasattr(weight, "ds_id"):  # tied weights have two places
+                weight.data = weight.data.to(dtype)
+        if next(part.parameters(recurse=False), None) is not None:
+            deepspeed.zero.Init(module=part, config_dict_or_path=settings, dtype=dtype)
+        for buffer in part.buffers(recurse=False):
+            buffer.data = buffer.data.to(device)
+
+
 def _deepspeed_config(config: EngineConfig, optim: OptimConfig) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": config.zero_stage,
@@ -198,6 +226,14 @@ def _deepspeed_config(config: EngineConfig, optim: OptimConfig) -> dict[str, Any
         if config.zero_stage > 0:  # at stage 0 DeepSpeed adds micro-batches up in bf16
             settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return settings
+
+
+def _start_deepspeed() -> Any:
+    """DeepSpeed, in the process group of this rank, which may be the only one in it."""
+    deepspeed = _import_deepspeed()
+    join(Rank(address=free_address()), SECONDS_TO_MEET)  # alone, where nobody has joined yet
+    deepspeed.init_distributed(dist_backend=dist.get_backend())
+    return deepspeed
 
 
 def _import_deepspeed() -> Any:

@@ -206,7 +206,7 @@ def test_ranks_share_the_work_and_change_nothing(
     monkeypatch.setattr(
         policy.ppo_workers,
         "build_engine",
-        lambda module, engine, optim, rank: TorchEngine(module, optim),
+        lambda module, engine, optim, rank, device: TorchEngine(module, optim),
     )
     shared = start_ppo("shared", sum_of_ids, **still)
     optim = shared.config.optim

@@ -149,11 +149,13 @@ def test_a_critic_holds_what_is_planned(reward_model: Path, precision: Any) -> N
         check(plan, memory, "updating")
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.usefixtures("as_on_a_gpu")
-def test_a_scorer_holds_what_is_planned(reward_model: Path) -> None:
-    plan = plan_of("safety scorer", EngineConfig())
+def test_a_scorer_holds_what_is_planned(reward_model: Path, precision: Any) -> None:
+    engine = EngineConfig(precision=precision)
+    plan = plan_of("safety scorer", engine)
     with LiveBytes() as memory:
-        worker = ScoreWorker(SEAT, reward_model)
+        worker = ScoreWorker(SEAT, reward_model, engine.dtype)
         memory.since()
         worker.score(experience().tokens.repeat(2, 1).tolist())  # 16 times 256 are one pass
         check(plan, memory, "scoring")
@@ -192,8 +194,8 @@ def test_the_trainer_of_7b_on_eight_gpus() -> None:
     # 2 · (1,000,000,000 + 50,000,000) gathered, and 8 · 131,072,000 for the embedding's gradients
     assert trainer.updating == Use(buffers=3_369_207_808)
     assert trainer_memory(SEVEN, ZERO_3, 32).updating == Use(buffers=3_148_576_000)
-    # the whole in float32 beside it: 4 · 6,738,415,616
-    assert trainer.starting.total == trainer.held.total + 26_953_662_464
+    # the embedding whole in bf16 beside it: 2 · 32,000 · 4096
+    assert trainer.starting.total == trainer.held.total + 262_144_000
 
 
 def test_everything_of_7b_on_one_gpu() -> None:

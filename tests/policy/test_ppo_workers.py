@@ -174,7 +174,7 @@ def test_ranks_carry_equal_loads(rows: Experience) -> None:
 
 
 def test_by_length_takes_neighbours() -> None:
-    parts = [part.tolist() for part in by_length(torch.tensor([5, 1, 9, 2, 7]), 2)]
+    parts = [part.tolist() for part in by_length(torch.tensor([5, 1, 9, 2, 7]), 3)]
     assert parts == [[1, 3], [0, 4], [2]]
 
 

@@ -151,3 +151,15 @@ def test_both_models_and_the_rule(run: Path, sequences: list[list[int]]) -> None
     assert torch.equal(scores.combined, combined)
     from_safety = scores.combined == scores.safety
     assert from_safety[::3].all() and not from_safety.all()
+
+
+def test_bf16_rounds_scores_a_little(run: Path, sequences: list[list[int]]) -> None:
+    model = model_directory(run, "safety")
+    exact, rounded = (
+        torch.tensor(
+            LocalGroup(ScoreWorker, HERE, model, dtype).scatter(ScoreWorker.score, [ids])[0]
+        )
+        for dtype, ids in ((torch.float32, sequences), (torch.bfloat16, sequences))
+    )
+    error = (exact - rounded).abs()
+    assert 0 < error.mean() < 0.02 * exact.std()
