@@ -1,17 +1,21 @@
 """Who can use the pages: contrast, names, widths, keys and directions of writing, in a browser."""
 
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from annotation_app.invitations import link
 from annotation_app.ledger import access, checks, oversight, queue, red_team, work
 from annotation_app.ledger.checks import Rules
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.demonstrations import write_demonstration
 from annotation_app.ledger.evaluations import add_evaluation
+from annotation_app.ledger.invitations import invite
 from annotation_app.ledger.rows import NewItem, Response
 from annotation_app.settings import LOCAL_PERSON
 from data.schemas import Message
@@ -131,6 +135,23 @@ def nameless(page: Any) -> list[str]:
     return [m[0].strip() for m in found if m and not m[2].lstrip().startswith('"')]
 
 
+def problems_of(page: Any, least: int = 6) -> list[object]:
+    """What is too faint, has no name, or is too wide; `least`: texts that there are to look at."""
+    seen, low = page.evaluate(CONTRAST)
+    assert seen >= least
+    width = page.viewport_size["width"]
+    wide = page.evaluate("document.documentElement.scrollWidth") > width
+    return [*low, *nameless(page), *(["wider than the window"] if wide else [])]
+
+
+def new_page(browser: Any, scheme: str, width: int) -> Any:
+    page = browser.new_page()
+    page.set_default_timeout(120_000)
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    return page
+
+
 @pytest.mark.slow  # thirty pages
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_every_page_can_be_read_named_and_needs_no_sideways_scrolling(
@@ -139,19 +160,44 @@ def test_every_page_can_be_read_named_and_needs_no_sideways_scrolling(
     scheme: str,
     width: int,
 ) -> None:
-    page = browser.new_page()
-    page.set_default_timeout(120_000)
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 900})
-    problems: dict[str, object] = {}
-    for name in visit(page, server):
-        seen, low = page.evaluate(CONTRAST)
-        assert seen > 5  # it did look at something
-        wide = page.evaluate("document.documentElement.scrollWidth") > width
-        if low or wide or nameless(page):
-            problems[name] = (low, nameless(page), wide)
+    page = new_page(browser, scheme, width)
+    problems = {name: problems_of(page) for name in visit(page, server)}
     page.close()
-    assert problems == {}
+    assert {name: found for name, found in problems.items() if found} == {}
+
+
+@pytest.mark.slow  # a server of its own
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
+def test_the_pages_of_a_team_too(browser: Any, tmp_path: Path, scheme: str, width: int) -> None:
+    with Server(tmp_path, free_port(), "--sign_in", "invitations") as server:
+        database = Database(server.ledger)
+        access.ensure_person(database, LOCAL_PERSON, "manager")
+        fill(database)
+        old = Database(server.ledger, lambda: time.time() - 40 * 86_400)
+        expired = invite(old, LOCAL_PERSON, "rita", "reviewer", days=30)
+        token = invite(database, LOCAL_PERSON, "rita", "reviewer")
+        page = new_page(browser, scheme, width)
+        page.goto(server.url)
+        page.get_by_text("Open the invitation link").wait_for()
+        assert problems_of(page, least=2) == []
+        page.goto(link(server.url, expired))
+        page.get_by_text("has expired; ask a manager for a new one").wait_for()
+        assert problems_of(page, least=1) == []
+        page.goto("about:blank")  # else only what is behind the # would change
+        page.goto(link(server.url, token))
+        page.get_by_role("heading", name="Compare two responses").wait_for()
+        page.goto(f"{server.url}/account")
+        page.get_by_text("rita · reviewer").wait_for()
+        assert problems_of(page) == []
+        page.goto(f"{server.url}/review")
+        page.get_by_text("Flag: odd").first.wait_for()
+        assert problems_of(page) == []
+        page.get_by_test_id("stButtonGroup").first.get_by_text("Disagreements", exact=True).click()
+        page.get_by_text("What annotators said").wait_for()
+        assert problems_of(page) == []
+        page.close()
+        for one in (old, database):
+            one.close()
 
 
 @pytest.fixture

@@ -80,6 +80,18 @@ def test_a_link_lets_in_until_it_is_revoked(database: Database, browser: SimpleN
         person_at(settings("invitations"), database)
 
 
+def test_who_is_in_is_out_when_the_link_expires(
+    database: Database, browser: SimpleNamespace, clock: Clock
+) -> None:
+    browser.cookies[COOKIE] = invite(database, MANAGER, "ann", "annotator", days=30)
+    assert person_at(settings("invitations"), database) == "ann"
+    clock.now += 30 * 86_400 - 1
+    assert person_at(settings("invitations"), database) == "ann"
+    clock.now += 1
+    with pytest.raises(BadInvitation, match="has expired; ask a manager for a new one"):
+        person_at(settings("invitations"), database)
+
+
 def test_guessing_has_to_wait_and_who_is_in_stays_in(
     database: Database, browser: SimpleNamespace
 ) -> None:

@@ -12,7 +12,8 @@ from annotation_app.invitations import link
 from annotation_app.ledger.access import SYSTEM
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.invitations import invite, revoke
-from annotation_app.ledger.queue import create_batch
+from annotation_app.ledger.oversight import judged
+from annotation_app.ledger.queue import create_batch, progress
 from tests.annotation_app.conftest import free_port, item
 from tests.annotation_app.server import Server
 
@@ -85,6 +86,33 @@ def test_a_browser_comes_in_by_its_link_and_is_shut_out(server: Server, ledger: 
         assert page.get_by_text("question 0?").count() == 0
         page.get_by_role("link", name="Sign out of this browser").click()
         page.get_by_text("Open the invitation link").wait_for()
+
+
+@pytest.mark.browser
+def test_two_people_judge_the_same_item(server: Server, ledger: Database) -> None:
+    from tests.annotation_app.test_browser import choose, launched, settled
+
+    create_batch(ledger, SYSTEM, "shared", [item(50)], domain="helpfulness", overlap=2)
+    with launched() as browser:
+        pages = []
+        for person in ("dora", "emil"):
+            page = browser.browser.new_context().new_page()  # with cookies of its own
+            page.goto(link(server.url, invite(ledger, SYSTEM, person, "annotator")))
+            page.get_by_text("shared", exact=True).click()
+            page.get_by_text("question 50?").wait_for()
+            settled(page)
+            pages.append(page)
+        for page in pages:
+            choose(page, "2")  # each prefers what stands on their left
+        for page in pages:
+            page.keyboard.press("s")
+        for page in pages:
+            page.get_by_text("You have done everything in this batch").wait_for()
+    rows = judged(ledger, SYSTEM, "shared")
+    assert len({row.annotator for row in rows}) == len(rows) == 2
+    assert all(row.chose_a for row in rows)
+    (batch,) = [b for b in progress(ledger, SYSTEM) if b.batch_id == "shared"]
+    assert (batch.submitted, batch.goal) == (2, 2)
 
 
 def test_guessing_at_the_route_has_to_wait(server: Server, ledger: Database) -> None:
