@@ -86,9 +86,11 @@ class Command:
         self._process.communicate()
 
     def end(self, seconds: float = 120.0) -> tuple[int, list[str]]:
-        """Exit code and the lines on the terminal, once it has ended by itself."""
+        """Exit code and the lines on the terminal after that of Ray's start, once it has ended."""
         _, errors = self._process.communicate(timeout=seconds)
-        return self._process.returncode, [line for line in errors.splitlines() if line]
+        start, *lines = [line for line in errors.splitlines() if line]
+        assert start.startswith("starting Ray"), errors
+        return self._process.returncode, lines
 
     def wait_until_gone(self, which: Callable[[], list[psutil.Process]], seconds: float) -> None:
         """None of these may be left after so many seconds."""
