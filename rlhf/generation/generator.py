@@ -1,6 +1,7 @@
 """Prefill and decode with a key-value cache; a finished sequence makes room for the next one."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,8 @@ def generate(
         Rollouts in the order of `prompts`.
 
     Raises:
-        DataError: a prompt that is empty, too long for the model, or has ids out of range.
+        DataError: a prompt that is empty, too long for the model, or has ids out of range; logits
+            that are no finite numbers.
     """
     streams = range(len(prompts)) if streams is None else streams
     samples = [
@@ -190,6 +192,12 @@ def _room(model: LanguageModel, prompt: PromptIds, config: SamplingConfig) -> in
 
 def _rollout(sample_: Sample, policy_version: int) -> Rollout:
     assert sample_.finish_reason is not None
+    if not all(map(isfinite, sample_.logprobs)):
+        raise DataError(
+            f"the model's logits after the prompt {sample_.prompt_id!r} are no finite numbers; its "
+            "training has diverged or its weights are damaged: take an earlier checkpoint, or "
+            "train with a lower learning rate"
+        )
     return Rollout(
         prompt_id=sample_.prompt_id,
         prompt_ids=sample_.prompt_ids,

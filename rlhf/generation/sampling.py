@@ -84,20 +84,21 @@ def _inverse_of_cumulative(probs: Tensor, uniforms: Tensor) -> Tensor:
 
     Sums of chunks lead to the chunk, so that only one chunk needs its cumulative sums.
     """
-    if probs.shape[1] % CHUNK:
+    vocab_size = probs.shape[1]
+    if vocab_size % CHUNK:
         probs = F.pad(probs, (0, -probs.shape[1] % CHUNK))
     chunks = probs.view(len(probs), -1, CHUNK)
     ends = chunks.sum(dim=-1).cumsum(dim=-1)
     # Sums miss 1 by rounding; a fraction below 1 of what they are never leads to an impossible one.
     target = uniforms[:, None].clamp(max=BELOW_ONE) * ends[:, -1:]
-    # The bound is for logits that are no numbers, which must not stop a GPU.
+    # The bounds are for logits that are no numbers, which must not stop a GPU.
     chunk = torch.searchsorted(ends, target, right=True).clamp_(max=ends.shape[1] - 1)
     begins = F.pad(ends, (1, 0))
     begin, end = begins.gather(1, chunk), ends.gather(1, chunk)
     within = chunks[torch.arange(len(probs), device=probs.device), chunk[:, 0]].cumsum(dim=-1)
     rest = ((target - begin) / (end - begin)).clamp_(max=BELOW_ONE) * within[:, -1:]
     place = torch.searchsorted(within, rest, right=True).clamp_(max=CHUNK - 1)
-    return (chunk * CHUNK + place).squeeze(1)
+    return (chunk * CHUNK + place).squeeze(1).clamp_(max=vocab_size - 1)
 
 
 def uniform_stream(seed: int, stream: int, length: int) -> np.ndarray:

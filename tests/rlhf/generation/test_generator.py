@@ -186,6 +186,17 @@ def test_prompts_that_cannot_be(model: LanguageModel, ids: list[int], reason: st
         run(model, [PromptIds("good", [3]), PromptIds("bad", ids)])
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_model_that_diverged(temperature: float) -> None:
+    model = small_language_model(seed=1)
+    with torch.no_grad():
+        model.lm_head.weight[5] = math.nan
+    with pytest.raises(
+        DataError, match="logits after the prompt 'p' are no finite numbers; its tr"
+    ):
+        run(model, [PromptIds("p", [3])], config=SamplingConfig(temperature=temperature))
+
+
 @pytest.mark.parametrize("slots", [7, 128])
 def test_samples_follow_the_models_distribution(slots: int) -> None:
     """Chi-square over all 49 pairs of two tokens, from a model of seven ids."""
