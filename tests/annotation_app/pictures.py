@@ -3,6 +3,8 @@
 import io
 import random
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from playwright.sync_api import sync_playwright
 from annotation_app.judgement import Judgement
 from annotation_app.ledger import access, queue, work
 from annotation_app.ledger.database import Database
+from annotation_app.ledger.rows import NewItem
 from annotation_app.responders.demo import draw_items
 from annotation_app.settings import LOCAL_PERSON
 from data.schemas import STRENGTHS
@@ -19,6 +22,8 @@ from tests.annotation_app.conftest import free_port
 from tests.annotation_app.server import ROOT, Server
 
 OUT = ROOT / "docs" / "images"
+PEOPLE = {"ann": 0.05, "ben": 0.15, "cem": 0.3}
+"""How often each one chooses by chance."""
 READY = '[data-test-script-state="notRunning"]'
 
 
@@ -45,9 +50,10 @@ def make_pictures() -> None:
         wide.keyboard.press("i")
         wide.get_by_text("you prefer A but say").wait_for()
         _save(wide, "safety")
+        wide.set_viewport_size({"width": 1200, "height": 1080})
         wide.goto(f"{server.url}/manage")
         wide.get_by_text("Quality").click()
-        wide.get_by_text("Gwet's AC1").first.wait_for()
+        wide.get_by_text("Pairs of annotators").wait_for()
         _save(wide, "quality")
         phone = browser.new_page(viewport={"width": 390, "height": 1060}, color_scheme="dark")
         _open(phone, server.url)
@@ -56,23 +62,37 @@ def make_pictures() -> None:
 
 
 def _fill(server: Server) -> None:
-    """Three simulated people judge the same thirty items; the shorter response mostly wins."""
+    """Three simulated people judge the same items; the shorter response mostly wins."""
     rng = random.Random(0)
-    database = Database(server.ledger)
-    items = draw_items("helpfulness", 30)
-    queue.create_batch(database, LOCAL_PERSON, "team", items, domain="helpfulness", overlap=3)
-    for person, noise in (("ann", 0.05), ("ben", 0.15), ("cem", 0.3)):
+    now = [time.time()]  # goes on with the work: who judges takes time
+    database = Database(server.ledger, lambda: now[0])
+    for person in PEOPLE:
         access.ensure_person(database, person, "annotator")
-        while (view := work.next_assignment(database, person, "team")) is not None:
-            better = "A" if len(view.response_a) < len(view.response_b) else "B"
-            side = better if rng.random() > noise else rng.choice("AB")
-            strength = rng.choices(STRENGTHS, (2, 4, 3, 1))[0]
-            said = Judgement(side=side, strength=strength, seconds=rng.uniform(8, 40))  # type: ignore[arg-type]
-            work.submit(database, person, view.assignment_id, 0, said)
+    for batch, (items, weights) in _batches().items():
+        queue.create_batch(database, LOCAL_PERSON, batch, items, domain="helpfulness", overlap=3)
+        for person, noise in PEOPLE.items():
+            while (view := work.next_assignment(database, person, batch)) is not None:
+                better = "A" if len(view.response_a) < len(view.response_b) else "B"
+                side = better if rng.random() > noise else rng.choice("AB")
+                strength, seconds = rng.choices(STRENGTHS, weights)[0], rng.uniform(8, 40)
+                now[0] += seconds
+                said = Judgement(side=side, strength=strength, seconds=seconds)  # type: ignore[arg-type]
+                work.submit(database, person, view.assignment_id, 0, said)
     database.close()
 
 
+def _batches() -> dict[str, tuple[list[NewItem], tuple[int, ...]]]:
+    """Items, every other one with the brief writer first, and how often each strength is said."""
+    drawn = draw_items("helpfulness", 60)
+    items = [
+        replace(one, responses=one.responses[::-1]) if n % 2 and one.responses else one
+        for n, one in enumerate(drawn)
+    ]
+    return {"week-1": (items[:30], (4, 4, 2, 1)), "week-2": (items[30:], (2, 3, 4, 3))}
+
+
 def _open(page: Any, url: str) -> None:
+    page.set_default_timeout(120_000)  # on a crowded machine
     page.goto(url)
     page.get_by_role("button", name="Submit").wait_for()
     page.locator(READY).wait_for()
