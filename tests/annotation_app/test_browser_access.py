@@ -37,7 +37,7 @@ SECTIONS = (
     *("Progress", "Quality", "Checks", "Evaluation", "Red team", "Flags"),
     *("Disagreements", "People", "Publish", "Audit"),
 )
-PAGES = ("compare", "recent", "evaluate", "demonstrations", "red-team")
+PAGES = ("", "recent", "evaluate", "demonstrations", "red-team")
 NAMED = re.compile(r"^\s*- (button|textbox|combobox|radio|checkbox|switch|spinbutton|link)\b(.*)$")
 
 # WCAG 2: relative luminance, and the ratio of text to the colours below it; controls that are
