@@ -63,10 +63,12 @@ def print_plan(plans: Sequence[WorkerPlan], engine: EngineConfig, gpu_memory: fl
         lines.append("No role has GPUs: all of this is memory of the hosts.")
     elif not short:
         lines.append(f"Every role fits into {room}; {gpus:g} GPUs in all.")
-    for line in lines:
+    for line in lines + short:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if short:
-        raise ConfigError("\n".join(short))
+        raise ConfigError(
+            f"{len(short)} of {len(plans)} roles do not fit into {room}; see above what to change"
+        )
 
 
 def shortage(plan: WorkerPlan, engine: EngineConfig, available: float) -> str:

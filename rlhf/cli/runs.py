@@ -1,5 +1,6 @@
 """How commands that train or sample begin, and go on where workers are lost."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +52,9 @@ def session(placement: Placement) -> Iterator[None]:
         yield
         return
     if not ray.is_initialized():  # else another command of a chain has said so
-        each = "1 worker" if placement.workers == 1 else f"{placement.workers} workers"
-        console.print(f"starting Ray, and {each} of every role on it …", highlight=False)
+        address = os.environ.get("RAY_ADDRESS")
+        what = f"joining the Ray cluster at {address} …" if address else "starting Ray …"
+        console.print(what, highlight=False)
     with ray_session():
         yield
 

@@ -8,21 +8,19 @@ from rlhf.engine.base import EngineConfig, TrainEngine
 from rlhf.engine.distributed import Rank
 from rlhf.engine.optim import OptimConfig
 
-CPU = torch.device("cpu")
-
 
 def build_engine(
     module: nn.Module,
     engine: EngineConfig,
     optim: OptimConfig,
     rank: Rank,
-    device: torch.device = CPU,
+    device: torch.device | None = None,
 ) -> TrainEngine:
     """The engine that the config names; "auto" is DeepSpeed for several ranks, torch for one.
 
     Args:
-        module: in the host's memory, the same on every rank.
-        device: where it trains. With ZeRO-3 only parts of it ever get there.
+        module: the same on every rank; for ZeRO-3 in the host's memory.
+        device: where it trains, unless it stays where it is. ZeRO-3 takes only parts of it there.
 
     Raises:
         ConfigError: the plain engine with several ranks, or with what only DeepSpeed can do.
@@ -50,12 +48,12 @@ def build_engine(
 
 
 def build_frozen(
-    module: nn.Module, engine: EngineConfig, rank: Rank, device: torch.device = CPU
+    module: nn.Module, engine: EngineConfig, rank: Rank, device: torch.device | None = None
 ) -> nn.Module:
     """What to call for forward passes of a model that does not learn, in the engine's precision.
 
     Args:
-        module: in the host's memory, the same on every rank.
+        module: the same on every rank; for ZeRO-3 in the host's memory.
         engine: of the trainers beside it; with ZeRO-3 each rank holds a part of this model, too,
             and every rank has to call as often.
     """

@@ -325,7 +325,9 @@ def test_ray_that_cannot_be_reached(
         words[words.index("false")] = "true"
         assert main([str(word) for word in words]) == 2
     start, message = capsys.readouterr().err.splitlines()[-2:]
-    assert start.startswith("starting Ray") and "cannot be reached" in message
+    assert (
+        start.startswith("joining the Ray cluster at 127.0.0.1:") and "cannot be reached" in message
+    )
 
 
 def test_directory_that_holds_another_run(

@@ -49,7 +49,8 @@ def test_the_configs_of_clusters(
 
 def test_gpus_that_are_too_small(capsys: pytest.CaptureFixture[str]) -> None:
     shown = plan_of("70b", capsys, "--gpu_memory", "180", code=2)
-    assert "error: DOES NOT FIT: policy, sampling: 176.3 GiB on a GPU, 162.0 are available" in shown
+    assert "DOES NOT FIT: policy, sampling: 176.3 GiB on a GPU, 162.0 are available" in shown
+    assert "error: 1 of 4 roles do not fit into 162.0 GiB of each GPU's 180; see above" in shown
 
 
 def test_models_are_read_from_their_directories(
