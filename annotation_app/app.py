@@ -9,6 +9,7 @@ import gc
 import streamlit as st
 
 from annotation_app import door
+from annotation_app.clicks import keep_every_click
 from annotation_app.ledger.access import find_person
 from annotation_app.ledger.database import Database
 from annotation_app.screens import (
@@ -62,6 +63,7 @@ def main() -> None:
     """Draws the page that the person chose."""
     st.set_page_config(page_title="Annotate", page_icon=":material/balance:", layout="wide")
     apply_style()
+    keep_every_click()
     _spare_collector()
     settings = AppSettings.from_environment()
     try:

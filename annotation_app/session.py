@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.rows import View
@@ -28,6 +29,8 @@ class Desk:
     """What the annotator should think of while at the next item."""
     view: View | None = None
     """The comparison on the screen, until it is handed in."""
+    clicks: dict[str, list[Any]] = field(default_factory=dict)
+    """Question → the answer that was drawn as chosen, and those clicked since."""
     item: str = ""
     """What the time is counted for."""
     seconds: float = 0.0

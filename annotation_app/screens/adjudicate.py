@@ -4,7 +4,7 @@ import streamlit as st
 
 from annotation_app.content import literal
 from annotation_app.guidelines import GUIDELINES
-from annotation_app.judgement import Judgement
+from annotation_app.judgement import Judgement, Safety
 from annotation_app.ledger import decisions, disputes
 from annotation_app.ledger.disputes import Dispute
 from annotation_app.screens.choosing import choose, choose_safety, chosen_words, problem_with
@@ -41,7 +41,7 @@ def _dispute(session: Session, found: Dispute) -> None:
     with top.popover(f"Guidelines: {found.domain}"):
         st.markdown(GUIDELINES[found.domain])
     raw = top.toggle("Raw text", key="raw dispute", help="Every character as it stands")
-    show_dialogue(found.prompt, raw)
+    show_dialogue(found.prompt, raw, key)
     show_pair(found.response_a, found.response_b, raw=raw, key=key)
     with st.container(border=True):
         st.markdown("##### What annotators said", anchors=False)
@@ -51,8 +51,10 @@ def _dispute(session: Session, found: Dispute) -> None:
                 show_text(said.comment, raw=raw, key=None)
     comment = st.text_input("Comment (optional)", key=f"comment-{key}")
     with st.container(key="actions", gap="xsmall"):
-        choice = choose(key, None)
-        safety = choose_safety(key, None) if found.domain == "safety" else None
+        choice = choose(session.desk, key, None)
+        safety: Safety | None = None
+        if found.domain == "safety":
+            safety = choose_safety(session.desk, key, None)
         problem = problem_with(choice, safety, found.domain)
         words = "" if problem else chosen_words(choice, safety)
         st.caption(f"To decide: {problem}." if problem else f"Ready to decide: {words}.")

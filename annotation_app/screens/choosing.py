@@ -1,11 +1,12 @@
 """The gesture of a comparison: which response, how much better, and which of them are safe."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
 from annotation_app.judgement import SIDES, Judgement, Safety, Side, safety_problem
 from annotation_app.scales import Kind
+from annotation_app.session import Desk
 from data.schemas import STRENGTHS, Domain, Strength
 
 Choice = tuple[Side, Strength]
@@ -43,52 +44,56 @@ POINTS: dict[Kind, tuple[tuple[int, str], ...]] = {
 """Score and words; the keys are 1, 2, 3 … in this order."""
 
 
-def choose(key: str, previous: Judgement | None) -> Choice | None:
+def choose(desk: Desk, key: str, previous: Judgement | None) -> Choice | None:
     """Eight buttons, one gesture: which response, and how much better it is."""
-    state = f"choice-{key}"
-    _note_click(state, {f"{side}-{strength}-{key}": (side, strength) for side, strength in CHOICES})
-    if previous is not None:
-        st.session_state.setdefault(state, (previous.side, previous.strength))
-    chosen: Choice | None = st.session_state.get(state)
+    before = (previous.side, previous.strength) if previous else None
+    question = f"choice-{key}"
+    chosen: Choice | None = _chosen(desk, question, before)
     for column, side in zip(st.columns(2), SIDES, strict=True):
         with column.container(horizontal=True, gap="xsmall", key=f"choices-{side}"):
             for number, choice in enumerate(CHOICES, 1):
                 if choice[0] == side:
                     words = f"{side} {choice[1].replace('_better', '').replace('_', ' ')}"
                     name = f"{side}-{choice[1]}-{key}"
-                    if _option(words, name, str(number), chosen=chosen == choice):
-                        _take(state, choice)
+                    _offer(desk, question, choice, words, name, str(number))
     return chosen
 
 
-def choose_safety(key: str, previous: Judgement | None) -> Safety | None:
+def choose_safety(desk: Desk, key: str, previous: Judgement | None) -> Safety | None:
     """Which of the two responses are safe."""
-    state = f"safety-{key}"
-    _note_click(state, {f"{safety}-{key}": safety for safety in SAFETY_KEYS})
-    if previous is not None:
-        st.session_state.setdefault(state, previous.safety)
-    chosen: Safety | None = st.session_state.get(state)
+    question = f"safety-{key}"
+    chosen: Safety | None = _chosen(desk, question, previous.safety if previous else None)
     with st.container(horizontal=True, gap="xsmall", key="safety"):
         for safety, (words, letter) in SAFETY_KEYS.items():
-            if _option(words, f"{safety}-{key}", letter, chosen=chosen == safety):
-                _take(state, safety)
+            _offer(desk, question, safety, words, f"{safety}-{key}", letter)
     return chosen
 
 
-def choose_point(kind: Kind, key: str) -> int | None:
+def choose_point(desk: Desk, kind: Kind, key: str) -> int | None:
     """One point of a scale."""
-    state = f"score-{key}"
-    _note_click(state, {f"{score}-{key}": score for score, _ in POINTS[kind]})
-    chosen: int | None = st.session_state.get(state)
+    question = f"score-{key}"
+    chosen: int | None = _chosen(desk, question, None)
     with st.container(horizontal=True, gap="xsmall"):
         for number, (score, words) in enumerate(POINTS[kind], 1):
-            if _option(words, f"{score}-{key}", str(number), chosen=chosen == score):
-                _take(state, score)
+            _offer(desk, question, score, words, f"{score}-{key}", str(number))
     if chosen is None:
         st.caption("To submit: choose a point of the scale.")
     else:
         st.caption(f"Ready to submit: {dict(POINTS[kind])[chosen]}.")
     return chosen
+
+
+def settled(desk: Desk, key: str) -> tuple[Choice | None, Safety | None]:
+    """Choice and safety label as clicked until now; None in place of what is in doubt.
+
+    Clicks that Streamlit folds into one run come in no order: of two different ones to the same
+    question nobody knows which was meant.
+    """
+    found: list[Any] = []
+    for question in (f"choice-{key}", f"safety-{key}"):
+        clicks = desk.clicks.get(question, [None])
+        found.append(clicks[-1] if len(set(clicks[1:])) < 2 else None)
+    return found[0], found[1]
 
 
 def problem_with(choice: Choice | None, safety: Safety | None, domain: Domain) -> str:
@@ -104,30 +109,34 @@ def chosen_words(choice: Choice | None, safety: Safety | None) -> str:
     return words + (f", {SAFETY_KEYS[safety][0]}" if safety else "")
 
 
-def _option(words: str, name: str, shortcut: str, *, chosen: bool) -> bool:
+def _chosen(desk: Desk, question: str, before: Any) -> Any:
+    """The last answer clicked, or the one from before; it is now drawn, and in doubt no more."""
+    chosen = desk.clicks.get(question, [before])[-1]
+    desk.clicks[question] = [chosen]
+    return chosen
+
+
+def _offer(desk: Desk, question: str, value: Any, words: str, name: str, shortcut: str) -> None:
     """A button that reads as a choice: the sign before the words says which one is taken.
 
-    Returns:
-        Whether it was clicked and is not taken yet.
+    The callback takes the click before the script begins, whatever interrupts the script then.
+    After a restart of the server only the button's return value knows of it: all is drawn anew.
     """
+    chosen = desk.clicks[question][-1] == value
     clicked = st.button(
         words,
         key=name,
         shortcut=shortcut,
         type="primary" if chosen else "secondary",
         icon=f":material/radio_button_{'' if chosen else 'un'}checked:",
+        on_click=_take,
+        args=(desk, question, value),
     )
-    return clicked and not chosen
+    if clicked and not chosen:
+        _take(desk, question, value)
+        st.rerun()
 
 
-def _note_click(state: str, named: Mapping[str, Choice | Safety | int]) -> None:
-    """Takes what was clicked before it is drawn, so that it need not be drawn twice."""
-    for name, value in named.items():
-        if st.session_state.get(name):
-            st.session_state[state] = value
-
-
-def _take(state: str, value: Choice | Safety | int) -> None:
-    """Draws anew: after a restart only the button's return value knows of its click."""
-    st.session_state[state] = value
-    st.rerun()
+def _take(desk: Desk, question: str, value: Any) -> None:
+    """Nothing of Streamlit is called, not even its state: the next click would interrupt it."""
+    desk.clicks.setdefault(question, [None]).append(value)

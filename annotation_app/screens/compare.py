@@ -1,20 +1,26 @@
 """The main page: two anonymous responses, one choice with its strength, saved before it says so.
 
-What Streamlit does decides the shape: buttons return values (callbacks are lost when the server
-restarts), keys carry the assignment (a second click lands on a disabled button of the next item),
-and nothing of Streamlit is called inside a transaction (a script may be interrupted there). What
-was clicked is known before anything is drawn: an answer is saved first, so that one run of the
-script both saves it and draws the next item.
+What Streamlit does decides the shape: any call of it may be ended by the next click, so choices
+are taken by callbacks, before the script begins, and nothing of it is called inside a transaction.
+Callbacks are lost when the server restarts, so buttons return values too. Keys carry the assignment
+(a second click lands on a disabled button of the next item). An answer is saved before anything is
+drawn: one run of the script saves it and draws the next item. Clicks that come with Submit count.
 """
 
 import streamlit as st
 
 from annotation_app.content import literal
 from annotation_app.guidelines import GUIDELINES
-from annotation_app.judgement import Judgement
+from annotation_app.judgement import Judgement, Safety
 from annotation_app.ledger import history, qualification, queue, work
 from annotation_app.ledger.rows import Progress, Receipt, View
-from annotation_app.screens.choosing import choose, choose_safety, chosen_words, problem_with
+from annotation_app.screens.choosing import (
+    choose,
+    choose_safety,
+    chosen_words,
+    problem_with,
+    settled,
+)
 from annotation_app.screens.live import wait_for_responses, write_prompt
 from annotation_app.screens.showing import acknowledge, announce, show_dialogue, show_pair
 from annotation_app.screens.timing import seconds_at
@@ -118,13 +124,15 @@ def _compare(session: Session, batch: Progress, view: View) -> None:
     with top.popover(f"Guidelines: {view.domain}"):
         st.markdown(GUIDELINES[view.domain])
     raw = top.toggle("Raw text", key="raw", help="Every character as it stands")
-    show_dialogue(view.prompt, raw)
+    show_dialogue(view.prompt, raw, key)
     show_pair(view.response_a, view.response_b, raw=raw, key=key)
     _remarks(key, view.judgement)
     with st.container(key="actions", gap="xsmall"):
         status = st.container(horizontal=True, gap="small")
-        choice = choose(key, view.judgement)
-        safety = choose_safety(key, view.judgement) if view.domain == "safety" else None
+        choice = choose(session.desk, key, view.judgement)
+        safety: Safety | None = None
+        if view.domain == "safety":
+            safety = choose_safety(session.desk, key, view.judgement)
         problem = problem_with(choice, safety, view.domain)
         with status:
             ready = f"Ready to submit: {chosen_words(choice, safety)}."
@@ -182,7 +190,7 @@ def _other_actions(session: Session, view: View, key: str) -> None:
 def _hand_in(session: Session) -> str:
     """Saves the item on the screen if Submit was clicked; returns why it could not be saved.
 
-    A failure leaves everything on the screen.
+    A failure leaves everything on the screen, and so does an answer in doubt.
     """
     view, clicks = session.desk.view, st.session_state
     if view is None:
@@ -190,7 +198,7 @@ def _hand_in(session: Session) -> str:
     key = _key_of(view)
     if not clicks.get(f"submit-{key}"):
         return ""
-    choice, safety = clicks.get(f"choice-{key}"), clicks.get(f"safety-{key}")
+    choice, safety = settled(session.desk, key)
     if choice is None or problem_with(choice, safety, view.domain):
         return ""
     judgement = Judgement(

@@ -85,4 +85,5 @@ def _review(session: Session, one: Written) -> None:
 
 
 def _show(one: Written) -> None:
-    show_dialogue((Message("user", one.prompt), Message("assistant", one.answer)), raw=False)
+    dialogue = (Message("user", one.prompt), Message("assistant", one.answer))
+    show_dialogue(dialogue, raw=False, key=one.demonstration_id)

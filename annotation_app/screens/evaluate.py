@@ -28,13 +28,13 @@ def page(session: Session) -> None:
         return
     seconds = seconds_at(session, view.rating_id)
     raw = st.toggle("Raw text", key="raw evaluation", help="Every character as it stands")
-    show_dialogue(view.prompt, raw)
+    show_dialogue(view.prompt, raw, view.rating_id)
     if view.kind == "pair":
         show_pair(view.responses[0], view.responses[1], raw=raw, key=view.rating_id)
     else:
         with st.container(border=True):
             show_text(view.responses[0], raw=raw, key=view.rating_id)
-    score = choose_point(view.kind, view.rating_id)
+    score = choose_point(session.desk, view.kind, view.rating_id)
     acknowledge(session)
     with st.container(horizontal=True):
         submitted = st.button(

@@ -27,7 +27,7 @@ def write_prompt(session: Session, batch_id: str) -> None:
     so_far: tuple[Message, ...] = ()
     if previous is not None:
         so_far = live.continuation(session.database, session.person_id, previous, batch_id)
-    show_dialogue(so_far, raw=False)
+    show_dialogue(so_far, raw=False, key=f"{previous}")
     with st.form(f"write-{previous}", enter_to_submit=False):
         label = "Your next message" if so_far else "Begin a dialogue: your first message"
         text = st.text_area(label, key=f"message-{previous}", max_chars=live.MAX_PROMPT)
@@ -47,7 +47,7 @@ def write_prompt(session: Session, batch_id: str) -> None:
 
 def wait_for_responses(session: Session, view: View) -> None:
     """Samples both responses; a failure says what happened and offers to try again."""
-    show_dialogue(view.prompt, raw=False)
+    show_dialogue(view.prompt, raw=False, key=view.assignment_id)
     swapped = shows_second_first(view.assignment_id)
     places = panes()[:: -1 if swapped else 1]  # each grows where it will stand
     responses = ask(session, (0, 1), view.prompt, places, key=view.assignment_id)

@@ -146,7 +146,7 @@ def _rate(session: Session, attack: AttackView) -> None:
         default=responses[-1],
         required=True,
     )
-    score = choose_point("safety", key)
+    score = choose_point(session.desk, "safety", key)
     with st.container(horizontal=True):
         submitted = st.button(
             "Submit", key=f"rate-{key}", type="primary", shortcut="S", disabled=score is None

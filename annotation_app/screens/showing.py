@@ -60,8 +60,8 @@ def announce(session: Session) -> None:
         desk.announced = True
 
 
-def show_dialogue(messages: Sequence[Message], raw: bool, key: str = "turn") -> None:
-    """The turns so far, oldest first; of several dialogues on a page each needs a key."""
+def show_dialogue(messages: Sequence[Message], raw: bool, key: str) -> None:
+    """The turns so far, oldest first; the key says of what: nothing stays unfolded for the next."""
     with st.container(gap="xsmall"):
         for number, message in enumerate(messages):
             show_message(message, raw=raw, key=f"{key}-{number}")

@@ -29,6 +29,7 @@ _OPTIONS = {
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
+    "runner.fastReruns": "false",  # else a click may be lost to the next one
     "runner.postScriptGC": "false",  # after every click, of all sessions: 80 ms in which all wait
     "theme.light.primaryColor": "#1f5fb4",
     "theme.dark.primaryColor": "#2566bd",

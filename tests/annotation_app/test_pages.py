@@ -139,13 +139,16 @@ def test_the_impossible_combination_cannot_be_submitted(start: Start, ledger: Da
 
 def test_texts_of_200_kb_are_shown_in_part_until_asked_for(start: Start, ledger: Database) -> None:
     long = [letter * 200_000 for letter in "abc"]
-    huge = NewItem(
-        name="huge",
-        prompt=(Message("user", long[0]),),
-        responses=(Response(text=long[1]), Response(text=f"\x1b[31m\0{long[2]}")),
-        source="test",
-    )
-    queue.create_batch(ledger, LOCAL_PERSON, "huge", [huge], domain="helpfulness")
+    huge = [
+        NewItem(
+            name=name,
+            prompt=(Message("user", long[0]),),
+            responses=(Response(text=long[1]), Response(text=f"\x1b[31m\0{long[2]}")),
+            source="test",
+        )
+        for name in ("one", "another")
+    ]
+    queue.create_batch(ledger, LOCAL_PERSON, "huge", huge, domain="helpfulness")
     app = start("compare")
     checked(app.segmented_control(key="batch").set_value("huge").run())
     assert {len(t.value) for t in app.text} == {MAX_SHOWN} and len(app.text) == 3
@@ -156,8 +159,39 @@ def test_texts_of_200_kb_are_shown_in_part_until_asked_for(start: Start, ledger:
     assert max(len(t.value) for t in app.text) == 200_000
     press(app, "A better")
     press(app, "Submit")
+    assert {len(t.value) for t in app.text} == {MAX_SHOWN}  # of the next item again a part
     assert history.recent(ledger, LOCAL_PERSON)[0].question == long[0]
     assert len(start("recent").text[0].value) == 200
+
+
+def test_what_comes_with_submit_counts(start: Start, ledger: Database) -> None:
+    app = press(start("compare"), "A better")
+    button(app, "B significantly").click()
+    press(app, "Submit")  # in the same run
+    (done,) = history.recent(ledger, LOCAL_PERSON)
+    assert (done.judgement.side, done.judgement.strength) == ("B", "significantly_better")
+
+
+def test_two_choices_at_once_are_not_submitted(start: Start, ledger: Database) -> None:
+    app = press(start("compare"), "A better")
+    for label in ("A slightly", "B significantly"):
+        button(app, label).click()
+    press(app, "Submit")  # which of the two was the last one is not known
+    assert history.recent(ledger, LOCAL_PERSON) == []
+    assert "Ready to submit: " in captions(app)  # what is chosen is shown
+    press(app, "B significantly")
+    press(app, "Submit")
+    assert history.recent(ledger, LOCAL_PERSON)[0].judgement.side == "B"
+
+
+def test_a_safety_label_that_comes_with_submit_counts(start: Start, ledger: Database) -> None:
+    app = start("compare")
+    checked(app.segmented_control(key="batch").set_value("safe").run())
+    press(app, "A better")
+    press(app, "Both are safe")
+    button(app, "Only A is safe").click()
+    press(app, "Submit")
+    assert history.recent(ledger, LOCAL_PERSON)[0].judgement.safety == "only_a_safe"
 
 
 def test_skip_and_edit(start: Start, ledger: Database) -> None:
@@ -320,6 +354,10 @@ def test_managers_set_goals(start: Start, ledger: Database) -> None:
     checked(app.button(key="set-goal-first").click().run())
     assert [b.goal for b in queue.progress(ledger, LOCAL_PERSON)] == [40, 1]
     assert list(app.dataframe[0].value["goal"]) == [40, 1]
+    field = app.number_input(key="goal-safe")  # what nobody set goes on following the items
+    assert field.value == 0 and "0 asks for 1," in field.help
+    checked(app.button(key="set-goal-safe").click().run())
+    assert [b.own_goal for b in queue.progress(ledger, LOCAL_PERSON)] == [40, 0]
 
 
 def test_a_live_dialogue(start: Start, ledger: Database, models: ModelServer) -> None:
