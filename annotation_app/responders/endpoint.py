@@ -84,6 +84,7 @@ def sample(
 
     for numbered in enumerate(variants):
         Thread(target=listen, args=numbered, daemon=True).start()
+    deadline = time.monotonic() + endpoint.timeout
     texts, going_on = [""] * len(variants), len(variants)
     try:
         while going_on:
@@ -94,6 +95,7 @@ def sample(
                 texts[place] += piece or ""
                 going_on -= piece is None
             if going_on and pieces.empty():
+                _check_time(endpoint, deadline)  # a listener may wait as long again for one byte
                 yield _responses(endpoint, variants, texts)
     finally:
         left.set()
@@ -161,8 +163,7 @@ def _lines(endpoint: Endpoint, body: dict[str, Any]) -> Iterator[bytes]:
             size += len(chunk)
             if size > MAX_BYTES:
                 raise ResponderError("the model's answer is too long to be shown; try again")
-            if time.monotonic() > deadline:
-                raise TimeoutError
+            _check_time(endpoint, deadline)
             *lines, begun = (begun + chunk).split(b"\n")
             yield from lines
         yield begun
@@ -178,9 +179,7 @@ def _failures(endpoint: Endpoint) -> Iterator[None]:
             raise ResponderError(f"the model's server answered {error.code}; try again") from error
     except (HTTPException, OSError) as error:
         if isinstance(getattr(error, "reason", error), TimeoutError):
-            raise ResponderError(
-                f"the model did not answer within {endpoint.timeout:.0f} s; try again"
-            ) from error
+            raise _late(endpoint) from error
         if isinstance(error, HTTPException):
             raise _unreadable() from error
         raise ResponderError("the model's server cannot be reached; try again later") from error
@@ -202,6 +201,15 @@ def _content(message: Any) -> str:
     if text is not None and not isinstance(text, str):
         raise _unreadable()
     return text or ""
+
+
+def _check_time(endpoint: Endpoint, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise _late(endpoint)
+
+
+def _late(endpoint: Endpoint) -> ResponderError:
+    return ResponderError(f"the model did not answer within {endpoint.timeout:.0f} s; try again")
 
 
 def _unreadable() -> ResponderError:

@@ -160,6 +160,24 @@ def test_whatever_goes_wrong_is_said(models: ModelServer, answer: Answer, messag
         ask(endpoint)
 
 
+def test_the_whole_of_an_answer_has_its_time(models: ModelServer) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b": I think\n"
+        over.wait(10)
+
+    def answer(_: dict[str, Any]) -> tuple[int, Iterator[bytes]]:
+        time.sleep(0.8)  # of one second
+        return 200, pieces()
+
+    over = threading.Event()
+    models.answer = answer
+    begin = time.monotonic()
+    with pytest.raises(ResponderError, match="did not answer within 1 s"):
+        ask(Endpoint(**vars(models.endpoint) | {"timeout": 1.0}))
+    assert time.monotonic() - begin < 1.7  # 1.8 if the first byte began it anew
+    over.set()
+
+
 def test_nobody_there() -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
     endpoint = Endpoint(url=url, models=("a", "b"), temperatures=(0.0, 1.0))
