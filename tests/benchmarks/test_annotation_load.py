@@ -53,4 +53,4 @@ def test_three_annotators_work_at_once(tmp_path: Path) -> None:
     assert check(log, ledger) == []
     assert log.signed_in == 3 and len(log.acknowledged) >= 3
     assert log.runs == 2 * len(log.saved)  # the page is drawn once for each of the two clicks
-    assert usage.processor_seconds >= 0
+    assert usage.processor_seconds > 0
