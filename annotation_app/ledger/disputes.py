@@ -10,12 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, case, exists, func, or_, select
 
-from annotation_app.assignment import LEASE_SECONDS, index_of, shows_second_first, side_of
+from annotation_app.assignment import index_of, shows_second_first, side_of
 from annotation_app.judgement import DISPUTE, Judgement, safety_shown
 from annotation_app.ledger.access import allow
 from annotation_app.ledger.checks import is_no_check
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.history import is_decided, select_submissions
+from annotation_app.ledger.leases import is_held
 from annotation_app.ledger.rows import Person, messages_of, responses_of
 from annotation_app.ledger.schema import assignments, batches, decisions, items, submissions
 from data.schemas import STRENGTHS, Domain, Message
@@ -148,11 +149,7 @@ def _disputed(reviewer: Person, now: float, batch_id: str | None = None) -> Any:
 def _under_way(now: float) -> Any:
     """Somebody is at the item; whoever left it longer ago than a lease lasts is not."""
     theirs = assignments.alias()
-    return exists().where(
-        theirs.c.item_id == items.c.item_id,
-        theirs.c.status == "open",
-        theirs.c.lease_until.between(now, now + LEASE_SECONDS),  # longer: from a clock ahead
-    )
+    return exists().where(theirs.c.item_id == items.c.item_id, is_held(theirs, now))
 
 
 def _in_force(item_id: int) -> Any:

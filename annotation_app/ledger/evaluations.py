@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, exists, func, insert, select, update
 
 from annotation_app.assignment import LEASE_SECONDS, index_of, shows_second_first
 from annotation_app.ledger.access import NotAllowed, allow, record
 from annotation_app.ledger.database import Database
+from annotation_app.ledger.leases import is_held
 from annotation_app.ledger.publications import WorkPart, plan_work
 from annotation_app.ledger.rows import (
     NewItem,
@@ -286,13 +287,7 @@ def _select() -> Any:
 def _free(person_id: str, kind: str, now: float) -> Any:
     """The first item that this person has not seen and fewer than three others hold."""
     of_item = evaluation_ratings.c.item_id == evaluation_items.c.item_id
-    current = or_(
-        evaluation_ratings.c.status == "rated",
-        (evaluation_ratings.c.status == "open")
-        & evaluation_ratings.c.lease_until.between(
-            now, now + LEASE_SECONDS
-        ),  # not from a clock ahead
-    )
+    current = (evaluation_ratings.c.status == "rated") | is_held(evaluation_ratings, now)
     held = select(func.count()).where(of_item, current).correlate(evaluation_items)
     seen = exists().where(of_item, evaluation_ratings.c.person_id == person_id)
     return (

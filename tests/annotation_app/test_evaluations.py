@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text, update
 
+from annotation_app.assignment import LEASE_SECONDS
 from annotation_app.evaluating import evaluate
 from annotation_app.ledger import access
 from annotation_app.ledger.access import NotAllowed
@@ -71,6 +72,19 @@ def test_whoever_leaves_makes_room_for_another(database: Database, clock: Clock)
     assert next_rating(database, "dora", "pair") is None
     clock.now += DAY
     assert next_rating(database, "dora", "pair") is not None
+
+
+def test_hosts_with_clocks_apart_give_out_three_places(database: Database, clock: Clock) -> None:
+    for person in ("dora", "eve"):
+        access.add_person(database, MANAGER, person, "annotator")
+    add_evaluation(database, MANAGER, "final", "pair", [item(1)])
+    ahead = Database(database.place, lambda: clock.now + 0.5)
+    for person in ("ann", "ben", "cem"):
+        assert next_rating(ahead, person, "pair") is not None
+    ahead.close()
+    assert next_rating(database, "dora", "pair") is None
+    clock.now += LEASE_SECONDS + 1  # after that nobody holds it, as ever
+    assert next_rating(database, "eve", "pair") is not None
 
 
 def test_the_first_three_count_though_a_fourth_came_late(database: Database, clock: Clock) -> None:
