@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from math import inf
 
 from data.errors import ConfigError
 
@@ -26,6 +27,11 @@ class Placement:
             raise ConfigError(f"workers is {self.workers}; it must be 1 or more")
         if not self.ray and self.workers > 1:
             raise ConfigError(f"workers is {self.workers}; without Ray there is exactly one")
+        for name in ("gpus_per_worker", "cpus_per_worker"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; it must be a number from 0 (reserve none)"
+                )
         if self.timeout <= 0:
             raise ConfigError(f"timeout is {self.timeout}; it must be above 0 seconds")
 

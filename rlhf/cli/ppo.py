@@ -21,6 +21,7 @@ from rlhf.cli.ppo_plan import models_of, print_plan
 from rlhf.cli.rewarding import RewardChoice, opener
 from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
+from rlhf.engine.build import check_engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ def main(argv: Sequence[str]) -> None:
 def _plan(config: PpoCommand) -> None:
     """Needs no Ray, no GPU and no weights."""
     require_positive(config, "gpu_memory")
+    check_engine(config.engine, config.placement.workers)
     critic, _ = _critic_start(config)
     models = models_of(config.model, config.reference or config.model, critic, config.rewards)
     engine, placement = config.engine, config.placement

@@ -29,18 +29,12 @@ def build_engine(
         for part in module.modules():
             if hasattr(part, "recompute_activations"):
                 part.recompute_activations = True  # type: ignore[assignment]
-    if _needs_deepspeed(engine, rank):
+    check_engine(engine, rank.world_size)
+    if _needs_deepspeed(engine, rank.world_size):
         from rlhf.engine.deepspeed_engine import DeepSpeedEngine
 
         return DeepSpeedEngine(
             module if engine.zero_stage == 3 else module.to(device), optim, engine
-        )
-    if rank.world_size > 1:
-        raise ConfigError("the torch engine runs one worker; set engine.kind to deepspeed")
-    if engine.offload_optimizer:
-        raise ConfigError(
-            "offload_optimizer is for DeepSpeed, and one worker trains with plain torch; set "
-            "engine.kind to deepspeed, or leave it off"
         )
     from rlhf.engine.torch_engine import TorchEngine
 
@@ -57,12 +51,29 @@ def build_frozen(
         engine: of the trainers beside it; with ZeRO-3 each rank holds a part of this model, too,
             and every rank has to call as often.
     """
-    if _needs_deepspeed(engine, rank) and engine.zero_stage == 3:
+    if _needs_deepspeed(engine, rank.world_size) and engine.zero_stage == 3:
         from rlhf.engine.deepspeed_engine import share_out_frozen
 
         return share_out_frozen(module, engine)
     return module.to(device, engine.dtype).eval()
 
 
-def _needs_deepspeed(engine: EngineConfig, rank: Rank) -> bool:
-    return engine.kind == "deepspeed" or (engine.kind == "auto" and rank.world_size > 1)
+def check_engine(engine: EngineConfig, workers: int) -> None:
+    """Whether so many workers can train with it.
+
+    Raises:
+        ConfigError: the plain engine with several ranks, or with what only DeepSpeed can do.
+    """
+    if _needs_deepspeed(engine, workers):
+        return
+    if workers > 1:
+        raise ConfigError("the torch engine runs one worker; set engine.kind to deepspeed")
+    if engine.offload_optimizer:
+        raise ConfigError(
+            "offload_optimizer is for DeepSpeed, and one worker trains with plain torch; set "
+            "engine.kind to deepspeed, or leave it off"
+        )
+
+
+def _needs_deepspeed(engine: EngineConfig, workers: int) -> bool:
+    return engine.kind == "deepspeed" or (engine.kind == "auto" and workers > 1)

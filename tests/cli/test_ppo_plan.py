@@ -47,6 +47,14 @@ def test_the_configs_of_clusters(
     assert all(f"{role} ×" in shown for role in ("policy", "critic", "helpfulness scorer"))
 
 
+def test_workers_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "the torch engine runs one worker" in plan_of(
+        "7b", capsys, "--engine.kind", "torch", code=2
+    )
+    shown = plan_of("7b", capsys, "--placement.gpus_per_worker", "-1", code=2)
+    assert "gpus_per_worker is -1.0; it must be" in shown
+
+
 def test_gpus_that_are_too_small(capsys: pytest.CaptureFixture[str]) -> None:
     shown = plan_of("70b", capsys, "--gpu_memory", "180", code=2)
     assert "DOES NOT FIT: policy, sampling: 176.3 GiB on a GPU, 162.0 are available" in shown

@@ -18,6 +18,8 @@ THREADS = vars(Placement)["threads"].fget
     [
         ({"workers": 0}, "workers is 0; it must be 1 or more"),
         ({"workers": 2, "ray": False}, "workers is 2; without Ray there is exactly one"),
+        ({"gpus_per_worker": -1.0}, "gpus_per_worker is -1.0; it must be a number from 0"),
+        ({"cpus_per_worker": float("nan")}, "cpus_per_worker is nan; it must be a number"),
         ({"timeout": 0.0}, r"timeout is 0\.0; it must be above 0 seconds"),
     ],
 )
