@@ -116,6 +116,7 @@ def progress(database: Database, person_id: str) -> list[Progress]:
                 submitted=row.num_submitted,
                 skipped=row.num_skipped,
                 goal=row.goal or row.num_items * row.overlap,
+                own_goal=row.goal,
             )
             for row in connection.execute(ordered)
         ]

@@ -142,6 +142,8 @@ class Progress:
     skipped: int
     goal: int
     """Annotations wanted: what a manager has set, or every item as often as the overlap says."""
+    own_goal: int
+    """What a manager has set; 0 for nothing."""
 
 
 def messages_json(messages: Sequence[Message]) -> str:

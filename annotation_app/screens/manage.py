@@ -67,8 +67,10 @@ def _batch(session: Session, batch: Progress) -> None:
     with row.popover(f"Goal of {batch.batch_id}"):
         goal = st.number_input(
             "Annotations wanted (0: every item as often as the overlap says)",
-            *(0, queue.MAX_GOAL, batch.goal),
+            *(0, queue.MAX_GOAL, batch.own_goal),
             key=f"goal-{batch.batch_id}",
+            help=f"{batch.items:,} items, people per item: {batch.overlap}; 0 asks for "
+            f"{batch.items * batch.overlap:,}, and for more as items are added.",
         )
         if st.button("Set", key=f"set-goal-{batch.batch_id}"):
             queue.set_goal(*here, goal)

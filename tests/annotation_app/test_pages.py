@@ -354,10 +354,6 @@ def test_managers_set_goals(start: Start, ledger: Database) -> None:
     checked(app.button(key="set-goal-first").click().run())
     assert [b.goal for b in queue.progress(ledger, LOCAL_PERSON)] == [40, 1]
     assert list(app.dataframe[0].value["goal"]) == [40, 1]
-    field = app.number_input(key="goal-safe")  # what nobody set goes on following the items
-    assert field.value == 0 and "0 asks for 1," in field.help
-    checked(app.button(key="set-goal-safe").click().run())
-    assert [b.own_goal for b in queue.progress(ledger, LOCAL_PERSON)] == [40, 0]
 
 
 def test_a_live_dialogue(start: Start, ledger: Database, models: ModelServer) -> None:
