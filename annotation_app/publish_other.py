@@ -1,7 +1,8 @@
 """Work other than comparisons from the ledger to Parquet datasets, one kind in each: exactly once.
 
 As with comparisons, a part always holds the same rows under the same key, and the manifest is the
-only record of what is published.
+only record of what is published. Votes and ratings share one plan: whether the ledger is an older
+copy, only both of their datasets can tell.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +15,9 @@ from annotation_app.ledger.demonstrations import Written, plan_demonstrations, r
 from annotation_app.ledger.evaluations import PublishedRating, plan_ratings, read_ratings
 from annotation_app.ledger.publications import WorkPart
 from annotation_app.ledger.red_team import RatedAttack, plan_attacks, read_attacks
-from annotation_app.publish import by_split, listed_keys
+from annotation_app.publish import add_part, by_split, listed_parts
 from annotation_app.scales import VIOLATION
-from data.dataset import Batch, publish_many
+from data.dataset import Batch
 from data.schemas import Demonstration, Judgement, Message, R, Rating, Split, Vote
 
 SOURCE = "annotators"
@@ -55,16 +56,18 @@ def publish_work(database: Database, manager_id: str, directory: Path, kind: str
         DataError: the dataset holds something else or is damaged, or is newer than the ledger.
     """
     work = WORK[kind]
-    listed = listed_keys(database, manager_id, directory, work.row_type)
-    new = [
-        batch
-        for part in work.plan(database, manager_id)
-        if part.key not in listed
-        for batch in work.batches(part, work.read(database, manager_id, part))
-    ]
-    if new:
-        publish_many(directory, new, work.row_type)
-    return sum(len(batch.rows) for batch in new)
+    listed = listed_parts(database, manager_id, directory, work.row_type)
+    if directory.name == kind:  # else it is nowhere said where the kinds of the same plan are
+        for name, other in WORK.items():
+            if name != kind and other.plan == work.plan:
+                listed_parts(database, manager_id, directory.with_name(name), other.row_type)
+    # Listed ones first: nothing is added to a dataset that turns out to be another ledger's.
+    parts = sorted(work.plan(database, manager_id), key=lambda part: part.key not in listed)
+    counts = []
+    for part in parts:
+        batches = work.batches(part, work.read(database, manager_id, part))
+        counts.append(add_part(directory, part.key, batches, listed, work.row_type))
+    return sum(counts)
 
 
 def _demonstrations(database: Database, manager_id: str, part: WorkPart) -> list[Demonstration]:

@@ -39,8 +39,8 @@ def _other(session: Session) -> None:
     )
     if st.button("Publish other work", key="publish other"):
         beside = session.dataset.parent
-        with _failure_said():
-            for kind in WORK:
+        for kind in WORK:
+            with _failure_said():  # a kind that is refused stops none of the others
                 added = publish_work(session.database, session.person_id, beside / kind, kind)
                 st.text(f"{added:,} new rows: {beside / kind}")
 

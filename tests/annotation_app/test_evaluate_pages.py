@@ -1,5 +1,7 @@
 """The pages of the other kinds of work, without a browser."""
 
+from pathlib import Path
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -7,6 +9,7 @@ from annotation_app.ledger import access, oversight, work
 from annotation_app.ledger.database import Database
 from annotation_app.ledger.evaluations import add_evaluation, list_ratings
 from annotation_app.settings import LOCAL_PERSON
+from data.manifest import MANIFEST
 from tests.annotation_app.conftest import item, judgement
 from tests.annotation_app.test_pages import (  # noqa: F401  (fixtures)
     ENTRY,
@@ -74,3 +77,12 @@ def test_reviewers_have_a_page_for_flags_and_annotators_none(
     become("manager")
     press(app, "Release: publish it after all")
     assert oversight.flagged(ledger, LOCAL_PERSON) == []
+
+
+def test_a_kind_that_is_refused_stops_no_other(start: Start, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "demonstrations").mkdir()
+    (tmp_path / "demonstrations" / MANIFEST).write_text("{}")
+    app = press(section(start("manage"), "Publish"), "Publish other work")
+    assert [error.value[:14] for error in app.error] == ["Not published:"]
+    kinds = ("votes", "ratings", "judgements")
+    assert [t.value for t in app.text][1:] == [f"0 new rows: {tmp_path / kind}" for kind in kinds]

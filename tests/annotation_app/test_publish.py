@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, update
 
 from annotation_app.ledger import access, history, oversight, publications, queue, schema, work
 from annotation_app.ledger.access import NotAllowed
@@ -167,6 +167,30 @@ def test_a_restored_copy_publishes_into_a_new_directory_only(
     assert publish(database, MANAGER, tmp_path / "new").rows == 2
 
 
+def test_an_older_copy_is_known_when_it_has_published_elsewhere(
+    database: Database, tmp_path: Path, clock: Clock
+) -> None:
+    def go_another_way(connection: Connection) -> None:  # the second row anew, a second later
+        connection.execute(delete(schema.publications).where(schema.publications.c.first > 1))
+        later = {"created_at": clock.now + 1}
+        second = schema.submissions.c.sequence == 2
+        connection.execute(update(schema.submissions).where(second).values(later))
+
+    old, new = tmp_path / "old", tmp_path / "new"
+    (done,) = annotate(database, 1)
+    publish(database, MANAGER, old)
+    work.submit(database, "ann", done, 1, judgement())
+    publish(database, MANAGER, old)
+    database.write(go_another_way)
+    assert publish(database, MANAGER, new).rows == 2  # with that the key of the lost part is known
+    before = (old / MANIFEST).read_bytes()
+    for _ in range(2):
+        with pytest.raises(DataError, match="already holds other rows under the key"):
+            publish(database, MANAGER, old)
+    assert (old / MANIFEST).read_bytes() == before
+    assert publish(database, MANAGER, new).rows == 0
+
+
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_backup_and_restore_as_the_guide_says(database: Database, tmp_path: Path) -> None:
     out, place = tmp_path / "out", Path(database.place)
@@ -263,7 +287,8 @@ def test_a_crash_at_every_step(
             assert revisions == list(range(edit + 1))
         else:
             break
-    assert crashes == 8  # 2 + (fsync, rename, fsync of the folder) of the file and the manifest
+    # 2 + the newest part's comparison + (fsync, rename, fsync of the folder) of file and manifest
+    assert crashes == 9
 
 
 def kill_in_the_middle(
