@@ -59,9 +59,17 @@ def open_session(settings: AppSettings) -> Session:
     )
 
 
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<rect width="7" height="16" fill="#1f5fb7"/><rect x="9" width="7" height="16" fill="#9db8dc"/>'
+    "</svg>"
+)
+"""Two panes, drawn here: Streamlit's own symbols are fetched from a server outside."""
+
+
 def main() -> None:
     """Draws the page that the person chose."""
-    st.set_page_config(page_title="Annotate", page_icon=":material/balance:", layout="wide")
+    st.set_page_config(page_title="Annotate", page_icon=ICON, layout="wide")
     apply_style()
     keep_every_click()
     _spare_collector()
