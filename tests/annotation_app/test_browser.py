@@ -79,6 +79,17 @@ def open_app(page: Any, server: Server) -> None:
     settled(page)
 
 
+def test_nothing_is_fetched_from_elsewhere(browser: Any, server: Server) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_app(page, server)
+    page.close()
+    assert len(asked) > 10
+    ours = re.compile(r"(https?|wss?)://(127\.0\.0\.1|localhost):|data:|blob:")
+    assert [url for url in asked if not ours.match(url)] == []
+
+
 def settled(page: Any) -> None:
     submit_button(page).first.wait_for()  # the last part of the page
     page.locator(DONE).wait_for()
