@@ -239,7 +239,7 @@ def trainer_memory(numbers: Numbers, engine: EngineConfig, workers: int) -> Trai
     device, but for ZeRO-3, which takes one layer at a time there. What offloading moves is read
     from DeepSpeed's code, not measured: a CPU is its own host.
     """
-    shards = engine.kind == "deepspeed" or (engine.kind == "auto" and workers > 1)
+    shards, shares_weights = engine.needs_deepspeed(workers), engine.shares_weights(workers)
     held, updating, gathered = _by_stage(numbers, engine, workers if shards else 1, shards)
     host = 0
     if engine.offload_optimizer:
@@ -248,7 +248,6 @@ def trainer_memory(numbers: Numbers, engine: EngineConfig, workers: int) -> Trai
         host = held.optimizer + leaving
         held = Use(parameters=held.parameters, buffers=held.buffers)
         updating = Use(gradients=gradients - leaving, buffers=updating.buffers)
-    shares_weights = shards and engine.zero_stage == 3
     loaded = Use(parameters=FP32 * numbers.all)
     heights = [loaded, held]
     if shares_weights:

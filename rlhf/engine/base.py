@@ -51,6 +51,14 @@ class EngineConfig:
         if self.offload_optimizer and self.zero_stage == 0:
             raise ConfigError("offload_optimizer needs a zero_stage of 1, 2 or 3; it is 0")
 
+    def needs_deepspeed(self, workers: int) -> bool:
+        """Whether so many workers train with DeepSpeed."""
+        return self.kind == "deepspeed" or (self.kind == "auto" and workers > 1)
+
+    def shares_weights(self, workers: int) -> bool:
+        """Whether each of so many workers keeps only a part of the weights: ZeRO-3."""
+        return self.zero_stage == 3 and self.needs_deepspeed(workers)
+
     @property
     def dtype(self) -> torch.dtype:
         """Type of weights and activations."""

@@ -30,15 +30,15 @@ def build_engine(
             if hasattr(part, "recompute_activations"):
                 part.recompute_activations = True  # type: ignore[assignment]
     check_engine(engine, rank.world_size)
-    if _needs_deepspeed(engine, rank.world_size):
+    if not engine.shares_weights(rank.world_size):
+        module = module.to(device)
+    if engine.needs_deepspeed(rank.world_size):
         from rlhf.engine.deepspeed_engine import DeepSpeedEngine
 
-        return DeepSpeedEngine(
-            module if engine.zero_stage == 3 else module.to(device), optim, engine
-        )
+        return DeepSpeedEngine(module, optim, engine)
     from rlhf.engine.torch_engine import TorchEngine
 
-    return TorchEngine(module.to(device), optim, engine.precision)
+    return TorchEngine(module, optim, engine.precision)
 
 
 def build_frozen(
@@ -51,7 +51,7 @@ def build_frozen(
         engine: of the trainers beside it; with ZeRO-3 each rank holds a part of this model, too,
             and every rank has to call as often.
     """
-    if _needs_deepspeed(engine, rank.world_size) and engine.zero_stage == 3:
+    if engine.shares_weights(rank.world_size):
         from rlhf.engine.deepspeed_engine import share_out_frozen
 
         return share_out_frozen(module, engine)
@@ -64,7 +64,7 @@ def check_engine(engine: EngineConfig, workers: int) -> None:
     Raises:
         ConfigError: the plain engine with several ranks, or with what only DeepSpeed can do.
     """
-    if _needs_deepspeed(engine, workers):
+    if engine.needs_deepspeed(workers):
         return
     if workers > 1:
         raise ConfigError("the torch engine runs one worker; set engine.kind to deepspeed")
@@ -73,7 +73,3 @@ def check_engine(engine: EngineConfig, workers: int) -> None:
             "offload_optimizer is for DeepSpeed, and one worker trains with plain torch; set "
             "engine.kind to deepspeed, or leave it off"
         )
-
-
-def _needs_deepspeed(engine: EngineConfig, workers: int) -> bool:
-    return engine.kind == "deepspeed" or (engine.kind == "auto" and workers > 1)

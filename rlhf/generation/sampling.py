@@ -97,7 +97,7 @@ def _inverse_of_cumulative(probs: Tensor, uniforms: Tensor) -> Tensor:
     begin, end = begins.gather(1, chunk), ends.gather(1, chunk)
     within = chunks[torch.arange(len(probs), device=probs.device), chunk[:, 0]].cumsum(dim=-1)
     rest = ((target - begin) / (end - begin)).clamp_(max=BELOW_ONE) * within[:, -1:]
-    place = torch.searchsorted(within, rest, right=True).clamp_(max=CHUNK - 1)
+    place = torch.searchsorted(within, rest, right=True)
     return (chunk * CHUNK + place).squeeze(1).clamp_(max=vocab_size - 1)
 
 

@@ -17,6 +17,7 @@ from rlhf.model.config import ModelConfig
 from rlhf.model.init import init_language_model, scalar_model_from
 from rlhf.model.weights import save_model
 from rlhf.types import Experience
+from tests import made_up
 from tests.distributed.processes import in_processes
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(300)]
@@ -29,14 +30,7 @@ MICRO_BATCH = 2
 def experience() -> Experience:
     """Five rows: rank 0 has three and needs two passes, rank 1 has two, which one would hold."""
     tokens = torch.randint(3, 512, (5, 12), generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(5, 12, dtype=torch.bool)
-    mask[:, 4:] = True
-    zeros = torch.zeros(5, 12)
-    return Experience(
-        tokens=tokens, lengths=torch.full((5,), 12), response_mask=mask,
-        ended=torch.zeros(5, dtype=torch.bool), logprobs=zeros, ref_logprobs=zeros, values=zeros,
-        scores=torch.zeros(5), rewards=zeros, advantages=zeros, returns=zeros,
-    )  # fmt: skip
+    return made_up.experience(tokens, 4)
 
 
 def answers(directory: Path, engine: EngineConfig, rank: Rank) -> dict[str, Tensor]:

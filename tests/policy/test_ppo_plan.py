@@ -37,6 +37,7 @@ from rlhf.model.kv_cache import KVCache
 from rlhf.model.norm import RMSNorm
 from rlhf.model.weights import save_model
 from rlhf.types import Experience, PromptIds
+from tests import made_up
 from tests.live_bytes import LiveBytes
 
 SHAPE = ModelConfig(
@@ -102,14 +103,8 @@ def plan_of(role: str, engine: EngineConfig) -> WorkerPlan:
 def experience() -> Experience:
     """Eight rows that fill the context, 64 tokens of each sampled."""
     tokens = torch.randint(3, 500, (8, 256), generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(8, 256, dtype=torch.bool)
-    mask[:, 192:] = True
-    zeros = torch.zeros(8, 256)
-    return Experience(
-        tokens=tokens, lengths=torch.full((8,), 256), response_mask=mask,
-        ended=torch.zeros(8, dtype=torch.bool), logprobs=zeros, ref_logprobs=zeros, values=zeros,
-        scores=torch.zeros(8), rewards=zeros, advantages=torch.randn(8, 256) * mask, returns=zeros,
-    )  # fmt: skip
+    rows = made_up.experience(tokens, 192)
+    return rows.with_(advantages=torch.randn(8, 256) * rows.response_mask)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
