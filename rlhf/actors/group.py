@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 import torch
 
 from data.errors import UserError
+from rlhf.actors.heap import keep_freed_memory
 from rlhf.actors.placement import Placement
 from rlhf.engine.distributed import Rank, join
 
@@ -37,6 +38,7 @@ class Seat:
     def take(self) -> torch.device:
         """Sets up this process for its rank; a worker's constructor calls it first."""
         torch.set_num_threads(self.threads)
+        keep_freed_memory()
         join(self.rank, self.timeout)
         return torch.device(self.device)
 

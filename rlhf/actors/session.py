@@ -19,14 +19,6 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 SECONDS_TO_REACH = 10.0
 
-ALLOCATION = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "MALLOC_TOP_PAD_": str(64 * 2**20),  # of a thread's heap, which then stays when it is free
-    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
-}
-"""How glibc keeps memory in worker processes. Without, a scorer gives 100 MB back in each call and
-takes them again page by page, a quarter of its time."""
-
 
 @contextmanager
 def ray_session() -> Iterator[None]:
@@ -86,8 +78,7 @@ def _check_listens(address: str) -> None:
 
 
 def _start_local() -> None:
-    for name, value in (ALLOCATION | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}).items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
         address="local",
         num_cpus=usable_cores(),

@@ -1,11 +1,12 @@
 """Causal grouped-query attention with rotary positions. Shapes: N tokens, H heads of D."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlhf.model import kernels
 from rlhf.model.config import ModelConfig
 from rlhf.model.documents import Group, Layout
 from rlhf.model.linear import Linear
@@ -60,6 +61,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, head_d
 
 def _attend_in(group: Group, head_dim: int, *parts: Tensor) -> Tensor:
     """The same within one group of documents."""
+    if _fuses(group, head_dim, *parts):
+        heads, kv_heads = (x.shape[1] // head_dim for x in parts[:2])
+        sizes = kernels.AttentionSizes(group.documents, group.length, heads, kv_heads, head_dim)
+        return _Attend.apply(*parts, sizes)  # type: ignore[no-untyped-call]
     queries, keys, values = (
         x.view(group.documents, group.length, x.shape[1] // head_dim, head_dim).transpose(1, 2)
         for x in parts
@@ -73,3 +78,25 @@ def _attend_in(group: Group, head_dim: int, *parts: Tensor) -> Tensor:
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
     return found.transpose(1, 2).reshape(parts[0].shape)
+
+
+def _fuses(group: Group, head_dim: int, *parts: Tensor) -> bool:
+    return group.mask is None and head_dim % kernels.WIDTH == 0 and kernels.usable(*parts)
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, sizes: kernels.AttentionSizes
+    ) -> Tensor:
+        found, normaliser = kernels.attend(queries, keys, values, sizes)
+        ctx.save_for_backward(queries, keys, values, normaliser)
+        ctx.sizes = sizes
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, normaliser = ctx.saved_tensors
+        grads = kernels.attend_backward(grad.contiguous(), tuple(inputs), normaliser, ctx.sizes)
+        return *grads, None

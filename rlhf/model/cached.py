@@ -5,18 +5,20 @@ keys and values come from one product. Shapes: N tokens of prompts, S slots, H q
 key-value heads of width D.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlhf.model import kernels
 from rlhf.model.attention import attend
 from rlhf.model.documents import Layout, documents_layout
 from rlhf.model.heads import LanguageModel
 from rlhf.model.kv_cache import BLOCK, KVCache, Places, Reach, places_of
-from rlhf.model.linear import ROW_STEP, linear, packed
+from rlhf.model.linear import ROW_STEP, linear, packed, packs
+from rlhf.model.norm import rms_norm
 from rlhf.model.rope import apply_rope, rope_tables
 from rlhf.model.transformer import Block
 
@@ -29,8 +31,8 @@ class _Weights(NamedTuple):
     """[(H + 2K) · D, dim]."""
     out: Tensor
     mlp_norm: Tensor
-    gate: Tensor
-    up: Tensor
+    gate_up: list[Tensor]
+    """[ffn_dim, dim] each; or, where copies are made anyway, joined in one matrix."""
     down: Tensor
 
 
@@ -46,6 +48,7 @@ class CachedModel:
         self._embedding = model.model.embed_tokens.weight
         self._frequencies = model.model.frequencies
         self._norm = model.model.norm.weight
+        self._fuses = kernels.usable(head) and model.config.head_dim % kernels.STEP_WIDTH == 0
         self._layers = [_weights_of(block, slots) for block in model.model.layers]
 
     def prefill(
@@ -89,15 +92,32 @@ class CachedModel:
         Returns:
             [S, vocabulary] logits of the token after.
         """
-        tables = rope_tables(positions[:, None], self._frequencies)
-        places = places_of(torch.arange(len(tokens), device=self.device), positions)
-        reach = self.cache.reach(positions, length)
+        assert length <= self.cache.keys.shape[3] * BLOCK
         x = F.embedding(tokens, self._embedding)
+        attend = self._fused(positions) if self._fuses else self._by_lookups(positions, length)
         for layer, weights in enumerate(self._layers):
-            queries, keys, values = self._heads(self._qkv(x, weights), tables)
-            self.cache.write(layer, places, keys, values)
-            x = self._completed(x, self._attend(layer, queries, reach), weights)
+            x = self._completed(x, attend(layer, self._qkv(x, weights)), weights)
         return linear(self._normed(x, self._norm), self._head)
+
+    def _fused(self, positions: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """What a layer makes of [S, (H + 2K) · D]: stores keys and values, and attends."""
+        tables, cache = rope_tables(positions[:, None], self._frequencies), self.cache
+        return lambda layer, qkv: kernels.attend_step(
+            qkv, tables, positions, cache.keys[layer], cache.values[layer]
+        )
+
+    def _by_lookups(self, positions: Tensor, length: int) -> Callable[[int, Tensor], Tensor]:
+        """The same by operations of torch."""
+        tables = rope_tables(positions[:, None], self._frequencies)
+        places = places_of(torch.arange(len(positions), device=self.device), positions)
+        reach = self.cache.reach(positions, length)
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            queries, keys, values = self._heads(qkv, tables)
+            self.cache.write(layer, places, keys, values)
+            return self._attend(layer, queries, reach)
+
+        return attend
 
     def _attend(self, layer: int, queries: Tensor, reach: Reach) -> Tensor:
         """[S, H, D] → [S, H · D] by two lookups of an embedding bag.
@@ -137,12 +157,18 @@ class CachedModel:
     def _completed(self, x: Tensor, attended: Tensor, weights: _Weights) -> Tensor:
         """What a layer makes of its input, once it has attended."""
         x = linear(attended, weights.out, x)
-        normed = self._normed(x, weights.mlp_norm)
-        gate = F.silu(linear(normed, weights.gate))
-        return linear(gate.mul_(linear(normed, weights.up)), weights.down, x)
+        gated = self._gated(self._normed(x, weights.mlp_norm), weights.gate_up)
+        return linear(gated, weights.down, x)
+
+    def _gated(self, x: Tensor, gate_up: list[Tensor]) -> Tensor:
+        parts = [linear(x, matrix) for matrix in gate_up]
+        gate, up = parts if len(parts) == 2 else parts[0].chunk(2, dim=-1)
+        if self._fuses:
+            return kernels.swiglu(gate, up)
+        return F.silu(gate, inplace=True).mul_(up)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.config.norm_eps)
+        return rms_norm(x, weight, self.config.norm_eps)
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, device=self.device)
@@ -184,7 +210,11 @@ def _weights_of(block: nn.Module, rows: int) -> _Weights:
         packed(torch.cat([projection.weight for projection in projections]), rows),
         packed(attention.o_proj.weight, rows),
         block.post_attention_layernorm.weight,
-        packed(mlp.gate_proj.weight, rows),
-        packed(mlp.up_proj.weight, rows),
+        _packed_together([mlp.gate_proj.weight, mlp.up_proj.weight], rows),
         packed(mlp.down_proj.weight, rows),
     )
+
+
+def _packed_together(weights: list[Tensor], rows: int) -> list[Tensor]:
+    """Matrices that multiply the same rows: one product is faster than two, but needs a copy."""
+    return [packed(torch.cat(weights), rows)] if packs(weights[0]) else weights

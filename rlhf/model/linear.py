@@ -62,9 +62,14 @@ def packed(weight: Tensor, rows: int) -> Tensor:
         weight: not packed yet.
         rows: that x will usually have.
     """
-    if not _by_onednn(weight, weight):
+    if not packs(weight):
         return weight
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+
+
+def packs(weight: Tensor) -> bool:
+    """Whether `packed` makes a copy; if not, it gives the weight itself."""
+    return _by_onednn(weight, weight)
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -4,12 +4,14 @@ Everything here is token-aligned: index t speaks about tokens[:, t], so
 logprobs[:, t] = log π(tokens[:, t] | tokens[:, :t]) and index 0, which nothing predicts, is 0.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlhf.model import kernels
 from rlhf.model.linear import ROW_STEP, linear
 
 CHUNK_ROWS = 256
@@ -71,31 +73,30 @@ class _Logprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(hidden, weight, ids)
-        ctx.temperature = temperature
-        chosen = torch.empty(len(ids), device=ids.device)
+        chosen, normalisers = torch.empty(2, len(ids), device=ids.device)
         entropies = torch.empty(len(ids) if entropy else 0, device=ids.device)
         for rows in _chunks(len(ids)):
-            log_probs = _logits(hidden[rows], weight, temperature).log_softmax(dim=-1)
-            chosen[rows] = log_probs.gather(1, ids[rows, None]).squeeze(1)
+            logits = linear(hidden[rows], weight).float()
+            chosen[rows], normalisers[rows], of_rows = _chosen(logits, ids[rows], temperature)
             if entropy:
-                entropies[rows] = -(log_probs.exp() * log_probs).sum(dim=-1)
+                entropies[rows] = of_rows()
+        ctx.save_for_backward(hidden, weight, ids, normalisers)
+        ctx.temperature = temperature
         ctx.mark_non_differentiable(entropies)
         return chosen, entropies
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, ids = ctx.saved_tensors
+        hidden, weight, ids, normalisers = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden)
         of_weight = None
         if ctx.needs_input_grad[1]:
             of_weight = torch.zeros_like(weight, dtype=torch.float32)
         for rows in _chunks(len(ids)):
-            part = grad[rows, None] / ctx.temperature
-            # (one-hot of the chosen − softmax) times the gradient of the result
-            of_logits = _logits(hidden[rows], weight, ctx.temperature).softmax(dim=-1).mul_(-part)
-            of_logits = of_logits.scatter_add_(1, ids[rows, None], part).to(hidden.dtype)
+            logits = linear(hidden[rows], weight).float()
+            _turn_into_gradient(logits, ids[rows], normalisers[rows], ctx.temperature, grad[rows])
+            of_logits = logits.to(hidden.dtype)
             of_hidden[rows] = linear(of_logits, weight.t())
             if of_weight is not None:
                 of_weight += linear(of_logits.t(), hidden[rows].t())
@@ -103,13 +104,33 @@ class _Logprobs(torch.autograd.Function):
         return of_hidden, rounded, None, None, None
 
 
+def _chosen(
+    logits: Tensor, ids: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
+    """[n] log-probabilities of ids, normalisers, and entropies on demand; overwrites the logits."""
+    if kernels.usable(logits):
+        chosen, normaliser, entropies = kernels.chosen_logprobs(logits, ids, temperature)
+        return chosen, normaliser, lambda: entropies
+    normaliser = logits.div_(temperature).logsumexp(dim=-1)
+    log_probs = logits.sub_(normaliser[:, None])
+    chosen = log_probs.gather(1, ids[:, None]).squeeze(1)
+    return chosen, normaliser, lambda: -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+def _turn_into_gradient(
+    logits: Tensor, ids: Tensor, normaliser: Tensor, temperature: float, grad: Tensor
+) -> None:
+    """Makes of logits [n, V] (one-hot of the chosen − softmax) · gradient of the result / T."""
+    if kernels.usable(logits):
+        kernels.chosen_logprobs_backward(grad.contiguous(), ids, normaliser, logits, temperature)
+        return
+    part = grad[:, None] / temperature
+    logits.div_(temperature).sub_(normaliser[:, None]).exp_().mul_(-part)
+    logits.scatter_add_(1, ids[:, None], part)
+
+
 def _chunks(rows: int) -> list[slice]:
     return [slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS)]
-
-
-def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    logits = linear(hidden, weight).float()
-    return logits if temperature == 1 else logits.div_(temperature)
 
 
 def align_values(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.model import kernels
 from rlhf.model.config import RopeScaling
 
 
@@ -63,6 +64,8 @@ class _Rotation(torch.autograd.Function):
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    if kernels.usable(x := x.contiguous(), cos, sin):
+        return kernels.rotate(x, cos, sin, direction)
     half = x.shape[-1] // 2
     rotated = x * cos
     rotated[..., :half].addcmul_(x[..., half:], sin[..., half:], value=-direction)

@@ -7,7 +7,6 @@ Module names are those of Hugging Face's LlamaModel, so a state dict needs no tr
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +16,7 @@ from rlhf.model.documents import documents_layout, rows_layout
 from rlhf.model.linear import Linear
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import rope_frequencies, rope_tables
+from rlhf.model.swiglu import swiglu
 
 
 class FeedForward(nn.Module):
@@ -30,7 +30,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, dim] → [N, dim]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class Block(nn.Module):

@@ -29,7 +29,7 @@ from rlhf.engine.base import EngineConfig
 from rlhf.engine.distributed import Rank
 from rlhf.engine.optim import OptimConfig
 from rlhf.generation.sampling import SamplingConfig
-from rlhf.model import linear
+from rlhf.model import kernels, linear
 from rlhf.model.config import SIZES, ModelConfig
 from rlhf.model.heads import LanguageModel
 from rlhf.model.init import init_language_model, scalar_model_from
@@ -73,13 +73,14 @@ class Normalised(torch.autograd.Function):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what only CPUs keep: normalised inputs, and copies of weights in oneDNN's order."""
+    """Without what only CPUs have: fused operations, copies of weights in oneDNN's order."""
 
     def forward(self: RMSNorm, x: Tensor) -> Tensor:
         return Normalised.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call, no-any-return]
 
     monkeypatch.setattr(RMSNorm, "forward", forward)
     monkeypatch.setattr(linear, "_by_onednn", lambda x, weight: False)
+    monkeypatch.setattr(kernels, "usable", lambda *tensors: False)
 
 
 @pytest.fixture

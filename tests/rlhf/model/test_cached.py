@@ -17,9 +17,15 @@ close = partial(assert_close, atol=1e-5, rtol=0.0)
 CAPACITY = 2 * BLOCK + 8
 
 
-@pytest.fixture(scope="module", params=[6, 2, 1], ids=["MHA", "GQA", "MQA"])
+@pytest.fixture(
+    scope="module",
+    params=[(6, 4), (2, 4), (1, 4), (6, 8), (2, 40)],
+    ids=["MHA", "GQA", "MQA", "MHA, fused", "GQA, fused"],
+)
 def model(request: pytest.FixtureRequest) -> LanguageModel:
-    return small_language_model(num_kv_heads=request.param)
+    """Attention is fused where heads are a multiple of eight wide, and there is a compiler."""
+    num_kv_heads, width = request.param
+    return small_language_model(num_kv_heads=num_kv_heads, dim=6 * width)
 
 
 def whole(model: LanguageModel, tokens: Tensor) -> Tensor:

@@ -1,0 +1,250 @@
+"""Fused operations for float32 on a CPU, in C: kernels.c, compiled when first needed.
+
+Torch composes a normalisation or a rotation of several operations, and each reads and writes all
+numbers again. Where no C compiler is found, and for other devices and types, callers take torch's
+operations: slower, and the same but for rounding. CC names another compiler than `cc`.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+STEP_WIDTH, WIDTH = 8, 32
+"""What the width of a head is a multiple of, for `attend_step` and for `attend`."""
+TILE = 32
+"""Queries that `attend` takes at a time."""
+
+SOURCE = Path(__file__).with_suffix(".c")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fPIC",
+    "-fopenmp",
+    # Sums may be taken in another order, as vectors need; infinities and NaN are kept.
+    "-fassociative-math",
+    "-fno-signed-zeros",
+    "-fno-trapping-math",
+    "-fno-math-errno",
+)
+COMPILE_SECONDS = 60
+
+ARGUMENTS = {
+    "rms_norm": (4, 2, 1),
+    "rms_norm_backward": (6, 2, 0),
+    "swiglu": (3, 3, 0),
+    "swiglu_backward": (5, 1, 0),
+    "rotate": (4, 4, 1),
+    "chosen_logprobs": (5, 2, 1),
+    "chosen_logprobs_backward": (4, 2, 1),
+    "attend": (6, 6, 0),
+    "attend_backward": (9, 6, 0),
+    "attend_step": (8, 5, 0),
+}
+"""Pointers, sizes and numbers that each function takes, in this order."""
+
+_log = logging.getLogger(__name__)
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the functions below take these tensors."""
+    for x in tensors:
+        if not (x.is_cpu and x.dtype is torch.float32 and x.is_contiguous()):
+            return False
+    return _library() is not None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """[..., dim] → weight · x / r with r = √(mean x² + ε), and [...] 1 / r."""
+    out, inverse = torch.empty_like(x), x.new_empty(x.shape[:-1])
+    _call("rms_norm", (x, weight, out, inverse), inverse.numel(), x.shape[-1], eps)
+    return out, inverse
+
+
+def rms_norm_backward(
+    grad: Tensor, x: Tensor, inverse: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients [..., dim] of x and [dim] of the weight."""
+    of_x, of_weight = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), x.shape[-1])
+    tensors = grad, x, inverse, weight, of_x, of_weight
+    _call("rms_norm_backward", tensors, inverse.numel(), x.shape[-1])
+    return of_x, of_weight.sum(dim=0)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up of [n, width] each; they may be the halves of one tensor."""
+    rows, width = gate.shape
+    out = gate.new_empty(rows, width)
+    _call("swiglu", (gate, up, out), rows, width, gate.stride(0))
+    return out
+
+
+def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up; all are contiguous."""
+    of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
+    _call("swiglu_backward", (grad, gate, up, of_gate, of_up), gate.numel())
+    return of_gate, of_up
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    """Rotates x [B, H, T, D] by angles [B, 1, T, D], or with direction −1 back."""
+    out = torch.empty_like(x)
+    _call("rotate", (x, cos, sin, out), *x.shape, direction)
+    return out
+
+
+def chosen_logprobs(
+    logits: Tensor, ids: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[n] log softmax(logits / T)[ids], the normalisers log Σ e^(logits / T), and the entropies."""
+    chosen, normaliser, entropy = logits.new_empty(3, len(ids))
+    tensors = logits, ids, chosen, normaliser, entropy
+    _call("chosen_logprobs", tensors, *logits.shape, 1 / temperature)
+    return chosen, normaliser, entropy
+
+
+def chosen_logprobs_backward(
+    grad: Tensor, ids: Tensor, normaliser: Tensor, logits: Tensor, temperature: float
+) -> None:
+    """Turns logits [n, V] into the gradient of `chosen_logprobs`, given that of its result [n]."""
+    tensors = grad, ids, normaliser, logits
+    _call("chosen_logprobs_backward", tensors, *logits.shape, 1 / temperature)
+
+
+class AttentionSizes(NamedTuple):
+    """Sizes of causal attention within documents of one length."""
+
+    documents: int
+    length: int
+    heads: int
+    kv_heads: int
+    width: int
+
+    @property
+    def room(self) -> int:
+        """Of a row of scores; no power of two, whose rows would share few places in a cache."""
+        return -(-self.length // WIDTH) * WIDTH + WIDTH
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, sizes: AttentionSizes
+) -> tuple[Tensor, Tensor]:
+    """What [n, H · D] queries attend to, and the normalisers of their scores.
+
+    Args:
+        queries: [documents · length, H · D].
+        keys: [documents · length, K · D].
+        values: like keys.
+        sizes: D is a multiple of WIDTH.
+
+    Returns:
+        Like queries; and [documents, H, length].
+    """
+    out = torch.empty_like(queries)
+    normaliser = queries.new_empty(sizes.documents, sizes.heads, sizes.length)
+    scratch = queries.new_empty(torch.get_num_threads(), sizes.width + TILE, sizes.room)
+    _call("attend", (queries, keys, values, scratch, out, normaliser), *sizes, sizes.room)
+    return out, normaliser
+
+
+def attend_backward(
+    grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], normaliser: Tensor, sizes: AttentionSizes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values (`inputs`), given that of what `attend` returned."""
+    queries, keys, values = inputs
+    results = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+    scratch = queries.new_empty(torch.get_num_threads(), 2 * (sizes.width + TILE), sizes.room)
+    tensors = grad, queries, keys, values, normaliser, scratch, *results
+    _call("attend_backward", tensors, *sizes, sizes.room)
+    return results
+
+
+def attend_step(
+    qkv: Tensor, tables: tuple[Tensor, Tensor], positions: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """One new token of each of S sequences: rotates, stores keys and values, and attends.
+
+    Args:
+        qkv: [S, (H + 2K) · D] queries, keys and values, not rotated yet.
+        tables: cosines and sines [S, 1, 1, D].
+        positions: [S] of the new tokens.
+        keys: of a layer, [S, K, blocks, D, BLOCK].
+        values: of a layer, [S, K, blocks · BLOCK, D].
+
+    Returns:
+        [S, H · D]
+    """
+    slots, kv_heads, blocks, width, block = keys.shape
+    heads = qkv.shape[1] // width - 2 * kv_heads
+    scratch = qkv.new_empty(torch.get_num_threads(), width + blocks * block)
+    attended = qkv.new_empty(slots, heads * width)
+    tensors = qkv, *tables, positions, keys, values, scratch, attended
+    _call("attend_step", tensors, slots, heads, kv_heads, width, blocks)
+    return attended
+
+
+def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:
+    getattr(_library(), name)(*[x.data_ptr() for x in tensors], *numbers)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled functions; None where they cannot be had."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        _log.info("no C compiler: torch's own operations are used")
+        return None
+    try:
+        library = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.info("%s could not be compiled (%s): torch's own operations are used", SOURCE, error)
+        return None
+    for name, (pointers, sizes, numbers) in ARGUMENTS.items():
+        types = [ctypes.c_void_p] * pointers + [ctypes.c_long] * sizes + [ctypes.c_float] * numbers
+        getattr(library, name).argtypes = types
+    return library
+
+
+def _compiled(compiler: str) -> Path:
+    """Of this source for this processor by this compiler; made once per user."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    made_of = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, _processor()]
+    digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlhf"
+    library = folder / f"kernels-{digest}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            _compile(compiler, Path(scratch) / "kernels.so").replace(library)
+    return library
+
+
+def _compile(compiler: str, library: Path) -> Path:
+    """In two steps, because linking with -fopenmp would bring a second OpenMP, and its threads."""
+    compiled = library.with_suffix(".o")
+    for command in (
+        [compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)],
+        [compiler, "-shared", str(compiled), "-lm", "-o", str(library)],
+    ):
+        subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
+    return library
+
+
+def _processor() -> bytes:
+    """What -march=native looks at."""
+    names = b"model name", b"flags", b"Features", b"CPU part"
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().partition(b"\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    return b"\n".join([platform.machine().encode(), *(x for x in lines if x.startswith(names))])

@@ -1,0 +1,214 @@
+"""The fused operations against torch's, and what happens where they cannot be had."""
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from rlhf.model import kernels
+from rlhf.model.attention import attend
+from rlhf.model.documents import Group, Layout
+from rlhf.model.logprobs import token_logprobs
+from rlhf.model.norm import RMSNorm
+from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
+from rlhf.model.swiglu import swiglu
+from tests.tiny_models import random_tokens, small_language_model
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.skipif(
+    not kernels.usable(torch.ones(1)), reason="no C compiler: torch's own operations are used"
+)
+
+
+@pytest.fixture
+def torch_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it, and nothing is fused any more."""
+    yield lambda: monkeypatch.setattr(kernels, "usable", lambda *_: False)
+
+
+def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
+
+
+def with_gradients(result: Tensor, *inputs: Tensor) -> list[Tensor]:
+    weights = normal(*result.shape, seed=99).detach()
+    return [result.detach(), *torch.autograd.grad((result * weights).sum(), inputs)]
+
+
+@pytest.mark.parametrize("width", [1, 24, 130])
+def test_normalisation(width: int, torch_only: Callable[[], None]) -> None:
+    norm, x = RMSNorm(width, eps=1e-5), normal(3, 41, width)
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2, width))
+    fused = with_gradients(norm(x), x, norm.weight)
+    torch_only()
+    for ours, plain in zip(fused, with_gradients(norm(x), x, norm.weight), strict=True):
+        assert_close(ours, plain, rtol=2e-5, atol=2e-5)
+
+
+def test_gated_activation(torch_only: Callable[[], None]) -> None:
+    """Numbers so large that e^x overflows, too."""
+    gate, up = normal(70, 37, scale=40), normal(70, 37, seed=1)
+    fused = with_gradients(swiglu(gate, up), gate, up)
+    assert fused[0].isfinite().all()
+    torch_only()
+    for ours, plain in zip(fused, with_gradients(swiglu(gate, up), gate, up), strict=True):
+        assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_gated_activation_of_two_halves() -> None:
+    both = normal(5, 48).detach()
+    gate, up = both.chunk(2, dim=-1)
+    assert_close(kernels.swiglu(gate, up), F.silu(gate) * up)
+
+
+def test_rotation(torch_only: Callable[[], None]) -> None:
+    x = normal(2, 3, 7, 12)
+    tables = rope_tables(torch.arange(14).view(2, 7), rope_frequencies(12, 500.0))
+    fused = with_gradients(apply_rope(x, *tables), x)
+    torch_only()
+    for ours, plain in zip(fused, with_gradients(apply_rope(x, *tables), x), strict=True):
+        assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_chosen_logprobs(temperature: float, torch_only: Callable[[], None]) -> None:
+    """More positions than a chunk holds, and logits of ± 30."""
+    hidden, head = normal(4, 90, 16, scale=2), torch.nn.Linear(16, 77, bias=False)
+    torch.nn.init.normal_(head.weight, std=3, generator=torch.Generator().manual_seed(1))
+    tokens = random_tokens(4, 90)
+    mask = torch.ones(4, 90, dtype=torch.bool)
+    mask[:, 0] = False
+
+    def found() -> list[Tensor]:
+        out = token_logprobs(hidden, head, tokens, mask, temperature=temperature, with_entropy=True)
+        assert out.entropy is not None
+        return [out.entropy, *with_gradients(out.logprobs, hidden, head.weight)]
+
+    fused = found()
+    torch_only()
+    for ours, plain in zip(fused, found(), strict=True):
+        assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)], ids=["MHA", "GQA", "MQA"])
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 100])
+def test_attention(length: int, heads: tuple[int, int], torch_only: Callable[[], None]) -> None:
+    width, documents = 32, 3
+    sizes = [count * width for count in (heads[0], heads[1], heads[1])]
+    inputs = [normal(documents * length, size, seed=n) for n, size in enumerate(sizes)]
+    layout = Layout(None, torch.empty(0), [Group(documents, length, None)], None)
+    fused = with_gradients(attend(*inputs, layout, width), *inputs)
+    torch_only()
+    plain = with_gradients(attend(*inputs, layout, width), *inputs)
+    for ours, theirs in zip(fused, plain, strict=True):
+        assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
+
+
+def test_what_is_no_number_stays_none() -> None:
+    x = torch.ones(2, 64)
+    x[1, 5] = torch.nan
+    assert kernels.rms_norm(x, torch.ones(64), 1e-5)[0].isnan().any(dim=1).tolist() == [False, True]
+    chosen, _, entropy = kernels.chosen_logprobs(x, torch.tensor([3, 3]), 1.0)
+    assert chosen.isnan().tolist() == entropy.isnan().tolist() == [False, True]
+    sizes = kernels.AttentionSizes(1, 2, 1, 1, 32)
+    queries = torch.ones(2, 32)
+    queries[1, 0] = torch.nan
+    found, _ = kernels.attend(queries, torch.ones(2, 32), torch.ones(2, 32), sizes)
+    assert found.isnan().any(dim=1).tolist() == [False, True]
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    """But for sums over tokens, whose order it decides."""
+    model = small_language_model(dim=64, num_heads=2, num_kv_heads=1)
+    tokens, mask = random_tokens(4, 20), torch.ones(4, 20, dtype=torch.bool)
+    mask[:, 0] = False
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(model(tokens, mask).logprobs)
+    finally:
+        torch.set_num_threads(threads)
+    assert_close(found[1], found[0], rtol=0, atol=1e-6)
+    assert_close(found[2], found[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.ones(4, dtype=torch.bfloat16), torch.ones(4, device="meta"), torch.ones(4, 4).t()[:2]],
+    ids=["bf16", "no CPU", "strided"],
+)
+def test_other_tensors_are_left_to_torch(x: Tensor) -> None:
+    assert not kernels.usable(x)
+
+
+def run_with(environment: dict[str, str]) -> str:
+    """What a new process says about the library, with its messages."""
+    code = (
+        "import logging, torch; logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+        "from rlhf.model import kernels; print(kernels.usable(torch.ones(1)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return result.stderr + result.stdout
+
+
+def fake_compiler(folder: Path, script: str) -> str:
+    path = folder / "cc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_without_a_compiler(tmp_path: Path) -> None:
+    said = run_with({"CC": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)})
+    assert said.splitlines() == ["no C compiler: torch's own operations are used", "False"]
+
+
+def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
+    compiler = fake_compiler(tmp_path, 'test "$1" = --version || { echo no >&2; exit 1; }')
+    said = run_with({"CC": compiler, "XDG_CACHE_HOME": str(tmp_path)})
+    assert "could not be compiled" in said
+    assert said.endswith("False\n")
+    assert list((tmp_path / "rlhf").iterdir()) == []
+
+
+def test_it_is_compiled_once(tmp_path: Path) -> None:
+    environment = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert run_with(environment) == "True\n"
+    (library,) = (tmp_path / "rlhf").iterdir()
+    made = library.stat().st_mtime_ns
+    assert run_with(environment) == "True\n"
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "rlhf").iterdir()] == [made]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = run_with({"XDG_CACHE_HOME": str(tmp_path / "file")})
+    assert "could not be compiled" in said
+    assert said.endswith("False\n")
+
+
+def test_nothing_is_said_unless_asked(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        kernels.usable(torch.ones(1))
+    assert caplog.messages == []
