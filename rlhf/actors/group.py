@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 import torch
 
 from data.errors import UserError
-from rlhf.actors.heap import keep_freed_memory
 from rlhf.actors.placement import Placement
+from rlhf.actors.process import keep_freed_memory
 from rlhf.engine.distributed import Rank, join
 
 if TYPE_CHECKING:

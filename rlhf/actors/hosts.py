@@ -5,7 +5,6 @@ of a group that reserved no cores or GPUs are kept when the group closes, and th
 same size takes them over, process group included.
 """
 
-import ctypes
 import gc
 import os
 import sys
@@ -22,9 +21,9 @@ from ray.exceptions import RayError
 
 from rlhf.actors.group import Seat
 from rlhf.actors.placement import Placement
+from rlhf.actors.process import give_back_memory, rest
 from rlhf.engine.distributed import free_address
 
-LIBC = ctypes.CDLL(None)
 MOST_IDLE = 2
 """Groups of hosts of one kind that are kept; a process without a worker still takes 300 MB."""
 SECONDS_TO_VACATE = 10.0
@@ -59,14 +58,16 @@ class Host:
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Calls a method of the worker."""
-        return getattr(self._worker, method)(*args, **kwargs)
+        try:
+            return getattr(self._worker, method)(*args, **kwargs)
+        finally:
+            rest()
 
     def vacate(self) -> None:
         """Lets the worker go, and its memory."""
         self._worker = None
         gc.collect()
-        if hasattr(LIBC, "malloc_trim"):
-            LIBC.malloc_trim(0)  # glibc keeps what is freed, hundreds of megabytes of a worker
+        give_back_memory()
 
     @ray.method(concurrency_group=WATCH)
     def whereabouts(self) -> Whereabouts:

@@ -17,6 +17,10 @@ from rlhf.actors.placement import usable_cores
 OBJECT_STORE_BYTES = 512 * 2**20
 """Enough for what stages pass around on one machine; it is memory only once it is used."""
 
+INLINE_BYTES = 2 * 2**20
+"""Smaller arguments and results travel with a call instead of through the object store, which takes
+milliseconds more. A mini-batch of PPO is a few hundred kilobytes."""
+
 SECONDS_TO_REACH = 10.0
 
 
@@ -86,5 +90,6 @@ def _start_local() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
+        _system_config={"max_direct_call_object_size": INLINE_BYTES},
         _node_ip_address="127.0.0.1",
     )

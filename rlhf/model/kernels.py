@@ -66,6 +66,7 @@ def usable(*tensors: Tensor) -> bool:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """[..., dim] → weight · x / r with r = √(mean x² + ε), and [...] 1 / r."""
+    assert weight.shape == x.shape[-1:]
     out, inverse = torch.empty_like(x), x.new_empty(x.shape[:-1])
     _call("rms_norm", (x, weight, out, inverse), inverse.numel(), x.shape[-1], eps)
     return out, inverse
@@ -75,6 +76,7 @@ def rms_norm_backward(
     grad: Tensor, x: Tensor, inverse: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients [..., dim] of x and [dim] of the weight."""
+    assert grad.shape == x.shape == (*inverse.shape, *weight.shape)
     of_x, of_weight = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), x.shape[-1])
     tensors = grad, x, inverse, weight, of_x, of_weight
     _call("rms_norm_backward", tensors, inverse.numel(), x.shape[-1])
@@ -84,6 +86,7 @@ def rms_norm_backward(
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up of [n, width] each; they may be the halves of one tensor."""
     rows, width = gate.shape
+    assert up.shape == gate.shape and up.stride() == gate.stride()
     out = gate.new_empty(rows, width)
     _call("swiglu", (gate, up, out), rows, width, gate.stride(0))
     return out
@@ -91,6 +94,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of gate and up; all are contiguous."""
+    assert grad.shape == gate.shape == up.shape
     of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
     _call("swiglu_backward", (grad, gate, up, of_gate, of_up), gate.numel())
     return of_gate, of_up
@@ -98,6 +102,8 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     """Rotates x [B, H, T, D] by angles [B, 1, T, D], or with direction −1 back."""
+    batch, _, length, width = x.shape
+    assert cos.shape == sin.shape == (batch, 1, length, width)
     out = torch.empty_like(x)
     _call("rotate", (x, cos, sin, out), *x.shape, direction)
     return out
@@ -107,6 +113,7 @@ def chosen_logprobs(
     logits: Tensor, ids: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """[n] log softmax(logits / T)[ids], the normalisers log Σ e^(logits / T), and the entropies."""
+    assert ids.shape == logits.shape[:1] and ids.dtype is torch.int64
     chosen, normaliser, entropy = logits.new_empty(3, len(ids))
     tensors = logits, ids, chosen, normaliser, entropy
     _call("chosen_logprobs", tensors, *logits.shape, 1 / temperature)
@@ -117,6 +124,7 @@ def chosen_logprobs_backward(
     grad: Tensor, ids: Tensor, normaliser: Tensor, logits: Tensor, temperature: float
 ) -> None:
     """Turns logits [n, V] into the gradient of `chosen_logprobs`, given that of its result [n]."""
+    assert grad.shape == ids.shape == normaliser.shape == logits.shape[:1]
     tensors = grad, ids, normaliser, logits
     _call("chosen_logprobs_backward", tensors, *logits.shape, 1 / temperature)
 
@@ -135,6 +143,12 @@ class AttentionSizes(NamedTuple):
         """Of a row of scores; no power of two, whose rows would share few places in a cache."""
         return -(-self.length // WIDTH) * WIDTH + WIDTH
 
+    def check(self, queries: Tensor, keys: Tensor, values: Tensor) -> None:
+        """C checks nothing."""
+        rows = self.documents * self.length
+        assert queries.shape == (rows, self.heads * self.width) and self.width % WIDTH == 0
+        assert keys.shape == values.shape == (rows, self.kv_heads * self.width)
+
 
 def attend(
     queries: Tensor, keys: Tensor, values: Tensor, sizes: AttentionSizes
@@ -150,6 +164,7 @@ def attend(
     Returns:
         Like queries; and [documents, H, length].
     """
+    sizes.check(queries, keys, values)
     out = torch.empty_like(queries)
     normaliser = queries.new_empty(sizes.documents, sizes.heads, sizes.length)
     scratch = queries.new_empty(torch.get_num_threads(), sizes.width + TILE, sizes.room)
@@ -162,6 +177,7 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values (`inputs`), given that of what `attend` returned."""
     queries, keys, values = inputs
+    sizes.check(grad, keys, values)
     results = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
     scratch = queries.new_empty(torch.get_num_threads(), 2 * (sizes.width + TILE), sizes.room)
     tensors = grad, queries, keys, values, normaliser, scratch, *results
@@ -186,6 +202,8 @@ def attend_step(
     """
     slots, kv_heads, blocks, width, block = keys.shape
     heads = qkv.shape[1] // width - 2 * kv_heads
+    assert positions.shape == (slots,) and positions.dtype is torch.int64
+    assert values.shape == (slots, kv_heads, blocks * block, width) and width % STEP_WIDTH == 0
     scratch = qkv.new_empty(torch.get_num_threads(), width + blocks * block)
     attended = qkv.new_empty(slots, heads * width)
     tensors = qkv, *tables, positions, keys, values, scratch, attended
@@ -206,7 +224,7 @@ def _library() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home
         _log.info("%s could not be compiled (%s): torch's own operations are used", SOURCE, error)
         return None
     for name, (pointers, sizes, numbers) in ARGUMENTS.items():
@@ -220,7 +238,7 @@ def _compiled(compiler: str) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     made_of = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, _processor()]
     digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlhf"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlhf"
     library = folder / f"kernels-{digest}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
