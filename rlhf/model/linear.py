@@ -100,9 +100,21 @@ class _Product(torch.autograd.Function):
             rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
             chunks = (torch.split(x, ROWS_AT_A_TIME) for x in (grads, rows))
             for part, inputs in zip(*chunks, strict=True):
-                product = _product(part.t(), inputs.t())
+                product = product_over_rows(part, inputs)
                 of_weight = product if of_weight is None else of_weight.add_(product)
         return of_x, of_weight
+
+
+def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
+    """[a, b] the product xᵀ · y of [n, a] and [n, b], as a weight's gradient is one.
+
+    oneDNN copies the first factor, transposed; that should be the smaller one.
+    """
+    if not _by_onednn(x, y):
+        return x.t() @ y
+    if x.shape[1] > y.shape[1]:
+        return _product(y.t(), x.t()).t()
+    return _product(x.t(), y.t())
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:

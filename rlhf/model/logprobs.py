@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlhf.model import kernels
-from rlhf.model.linear import ROW_STEP, linear
+from rlhf.model.linear import ROW_STEP, linear, product_over_rows
 
 CHUNK_ROWS = 256
 """Positions whose logits exist at a time: of 4,096 ids 4 MiB in float32."""
@@ -91,16 +91,15 @@ class _Logprobs(torch.autograd.Function):
         hidden, weight, ids, normalisers = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden)
         of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight = torch.zeros_like(weight, dtype=torch.float32)
         for rows in _chunks(len(ids)):
             logits = linear(hidden[rows], weight).float()
             _turn_into_gradient(logits, ids[rows], normalisers[rows], ctx.temperature, grad[rows])
             of_logits = logits.to(hidden.dtype)
             of_hidden[rows] = linear(of_logits, weight.t())
-            if of_weight is not None:
-                of_weight += linear(of_logits.t(), hidden[rows].t())
-        rounded = None if of_weight is None else of_weight.to(weight.dtype)
+            if ctx.needs_input_grad[1]:
+                product = product_over_rows(of_logits, hidden[rows])
+                of_weight = product.float() if of_weight is None else of_weight.add_(product)
+        rounded = torch.zeros_like(weight) if of_weight is None else of_weight.to(weight.dtype)
         return of_hidden, rounded, None, None, None
 
 
