@@ -17,7 +17,7 @@ PAUSE_SOFT = 1
 
 
 def keep_freed_memory() -> None:
-    """Keeps some freed memory for the next step.
+    """Keeps some freed memory for the next step, from now on and in all of this process.
 
     Otherwise large tensors are given back to the system and taken again page by page: a fifth of a
     training step, and a quarter of a scorer's time.

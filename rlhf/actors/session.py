@@ -18,8 +18,8 @@ OBJECT_STORE_BYTES = 512 * 2**20
 """Enough for what stages pass around on one machine; it is memory only once it is used."""
 
 INLINE_BYTES = 2 * 2**20
-"""Smaller arguments and results travel with a call instead of through the object store, which takes
-milliseconds more. A mini-batch of PPO is a few hundred kilobytes."""
+"""In a Ray of our own, smaller arguments and results travel with a call instead of through the
+object store, which takes milliseconds more. A mini-batch of PPO is a few hundred kilobytes."""
 
 SECONDS_TO_REACH = 10.0
 

@@ -92,7 +92,7 @@ class CachedModel:
         Returns:
             [S, vocabulary] logits of the token after.
         """
-        assert length <= self.cache.keys.shape[3] * BLOCK
+        assert positions.max() < length <= self.cache.keys.shape[3] * BLOCK
         x = F.embedding(tokens, self._embedding)
         attend = self._fused(positions) if self._fuses else self._by_lookups(positions, length)
         for layer, weights in enumerate(self._layers):

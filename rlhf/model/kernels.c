@@ -1,8 +1,8 @@
 /* Steps of the transformer that torch composes of several operations, each of which reads and writes
  * all numbers again; here they are one pass each. float32, contiguous, last dimension first to vary.
  *
- * rlhf/model/kernels.py compiles this file, and links it to no OpenMP: the one that torch has loaded
- * is used, and so its threads. */
+ * rlhf/model/kernels.py compiles this file, sets TILE and BLOCK, and links it to no OpenMP: the one
+ * that torch has loaded is used, and so its threads. A scratch has one part for each of `threads`. */
 
 #include <math.h>
 #include <omp.h>
@@ -14,7 +14,7 @@ enum { LANES = 16 };
 #else
 enum { LANES = 8 };
 #endif
-enum { BLOCK = 32, STEP = 2 * LANES }; /* BLOCK is that of rlhf/model/kv_cache.py */
+enum { STEP = 2 * LANES };
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
 typedef float eight __attribute__((vector_size(8 * sizeof(float)), aligned(sizeof(float))));
@@ -63,8 +63,9 @@ void rms_norm(const float *x, const float *weight, float *out, float *inverse, l
 
 /* of_weight has a row of zeros for every thread. */
 void rms_norm_backward(const float *grad, const float *x, const float *inverse,
-                       const float *weight, float *of_x, float *of_weight, long rows, long width) {
-#pragma omp parallel
+                       const float *weight, float *of_x, float *of_weight, long threads,
+                       long rows, long width) {
+#pragma omp parallel num_threads(threads)
     {
         float *share = of_weight + omp_get_thread_num() * width;
 #pragma omp for schedule(static)
@@ -190,10 +191,10 @@ static inline void softmax_backward(float *scores, float *grad, long length, lon
 
 /* --- causal attention within documents of one length; queries are [documents, length, heads, width],
  * keys and values the same with kv_heads. A thread takes the query heads of one key-value head, TILE
- * queries at a time; `room` is the length rounded up, and a scratch holds what one document needs.
+ * queries at a time; `room` is at least the length rounded up, and a scratch holds what one document needs.
  * width is a multiple of STEP --- */
 
-enum { TILE = 32, ROWS = 4 };
+enum { ROWS = 4 };
 
 /* out[m, n] = a[m, k] · b[k, n], or out + that. Entries of a are a_row apart from row to row and a_step
  * within a row; n is a multiple of STEP. */
@@ -229,11 +230,11 @@ static void transpose(const float *x, long stride, float *out, long length, long
 }
 
 void attend(const float *queries, const float *keys, const float *values, float *scratch,
-            float *out, float *normaliser, long documents, long length, long heads,
+            float *out, float *normaliser, long threads, long documents, long length, long heads,
             long kv_heads, long width, long room) {
     long sharing = heads / kv_heads, row = heads * width, kv_row = kv_heads * width;
     float scale = 1 / sqrtf(width);
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
     {
         float *across = scratch + omp_get_thread_num() * (width + TILE) * room;
         float *scores = across + width * room;
@@ -263,11 +264,12 @@ void attend(const float *queries, const float *keys, const float *values, float 
 /* The gradients of keys and values begin as zeros. */
 void attend_backward(const float *grad, const float *queries, const float *keys,
                      const float *values, const float *normaliser, float *scratch,
-                     float *of_queries, float *of_keys, float *of_values, long documents,
-                     long length, long heads, long kv_heads, long width, long room) {
+                     float *of_queries, float *of_keys, float *of_values, long threads,
+                     long documents, long length, long heads, long kv_heads, long width,
+                     long room) {
     long sharing = heads / kv_heads, row = heads * width, kv_row = kv_heads * width;
     float scale = 1 / sqrtf(width);
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
     {
         float *keys_across = scratch + omp_get_thread_num() * 2 * (width + TILE) * room;
         float *values_across = keys_across + width * room;
@@ -353,10 +355,10 @@ static inline void mix(const float *probs, const float *values, const float *nex
 }
 
 void attend_step(const float *qkv, const float *cos, const float *sin, const int64_t *positions,
-                 float *keys, float *values, float *scratch, float *attended, long slots,
-                 long heads, long kv_heads, long width, long blocks) {
+                 float *keys, float *values, float *scratch, float *attended, long threads,
+                 long slots, long heads, long kv_heads, long width, long blocks) {
     long sharing = heads / kv_heads, room = blocks * BLOCK;
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
     {
         float *query = scratch + omp_get_thread_num() * (width + room), *scores = query + width;
 #pragma omp for collapse(2) schedule(guided)
@@ -374,9 +376,11 @@ void attend_step(const float *qkv, const float *cos, const float *sin, const int
                 for (long head = kv * sharing; head < (kv + 1) * sharing; head++) {
                     rotate_row(row + head * width, c, s, 1, query, 1, width);
                     for (long begin = 0; begin < length; begin += BLOCK)
-                        score(query, own_keys + begin * width, own_values + begin * width, scores + begin, width);
+                        score(query, own_keys + begin * width, own_values + begin * width,
+                              scores + begin, width);
                     softmax(scores, length, length, 1 / sqrtf(width));
-                    mix(scores, own_values, own_keys + room * width, attended + (slot * heads + head) * width, length, width);
+                    mix(scores, own_values, own_keys + room * width,
+                        attended + (slot * heads + head) * width, length, width);
                 }
             }
     }

@@ -2,7 +2,7 @@
 
 Torch composes a normalisation or a rotation of several operations, and each reads and writes all
 numbers again. Where no C compiler is found, and for other devices and types, callers take torch's
-operations: slower, and the same but for rounding. CC names another compiler than `cc`.
+operations: slower, and the same but for rounding. CC names another GCC than `cc`.
 """
 
 import ctypes
@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,10 +21,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data.durable import put_in_place, sync_tree
+
 STEP_WIDTH, WIDTH = 8, 32
 """What the width of a head is a multiple of, for `attend_step` and for `attend`."""
-TILE = 32
-"""Queries that `attend` takes at a time."""
+TILE, BLOCK = 32, 32
+"""Queries that `attend` takes at a time; positions in a block of the cache."""
 
 SOURCE = Path(__file__).with_suffix(".c")
 FLAGS = (
@@ -31,6 +34,8 @@ FLAGS = (
     "-march=native",
     "-fPIC",
     "-fopenmp",
+    f"-DTILE={TILE}",
+    f"-DBLOCK={BLOCK}",
     # Sums may be taken in another order, as vectors need; infinities and NaN are kept.
     "-fassociative-math",
     "-fno-signed-zeros",
@@ -41,15 +46,15 @@ COMPILE_SECONDS = 60
 
 ARGUMENTS = {
     "rms_norm": (4, 2, 1),
-    "rms_norm_backward": (6, 2, 0),
+    "rms_norm_backward": (6, 3, 0),
     "swiglu": (3, 3, 0),
     "swiglu_backward": (5, 1, 0),
     "rotate": (4, 4, 1),
     "chosen_logprobs": (5, 2, 1),
     "chosen_logprobs_backward": (4, 2, 1),
-    "attend": (6, 6, 0),
-    "attend_backward": (9, 6, 0),
-    "attend_step": (8, 5, 0),
+    "attend": (6, 7, 0),
+    "attend_backward": (9, 7, 0),
+    "attend_step": (8, 6, 0),
 }
 """Pointers, sizes and numbers that each function takes, in this order."""
 
@@ -79,7 +84,7 @@ def rms_norm_backward(
     assert grad.shape == x.shape == (*inverse.shape, *weight.shape)
     of_x, of_weight = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), x.shape[-1])
     tensors = grad, x, inverse, weight, of_x, of_weight
-    _call("rms_norm_backward", tensors, inverse.numel(), x.shape[-1])
+    _call("rms_norm_backward", tensors, len(of_weight), inverse.numel(), x.shape[-1])
     return of_x, of_weight.sum(dim=0)
 
 
@@ -140,11 +145,11 @@ class AttentionSizes(NamedTuple):
 
     @property
     def room(self) -> int:
-        """Of a row of scores; no power of two, whose rows would share few places in a cache."""
-        return -(-self.length // WIDTH) * WIDTH + WIDTH
+        """Of a row of scores: an odd multiple of WIDTH, so that rows share no places in a cache."""
+        return (-(-self.length // WIDTH) | 1) * WIDTH
 
     def check(self, queries: Tensor, keys: Tensor, values: Tensor) -> None:
-        """C checks nothing."""
+        """Asserts the shapes, which C takes on trust."""
         rows = self.documents * self.length
         assert queries.shape == (rows, self.heads * self.width) and self.width % WIDTH == 0
         assert keys.shape == values.shape == (rows, self.kv_heads * self.width)
@@ -168,7 +173,13 @@ def attend(
     out = torch.empty_like(queries)
     normaliser = queries.new_empty(sizes.documents, sizes.heads, sizes.length)
     scratch = queries.new_empty(torch.get_num_threads(), sizes.width + TILE, sizes.room)
-    _call("attend", (queries, keys, values, scratch, out, normaliser), *sizes, sizes.room)
+    _call(
+        "attend",
+        (queries, keys, values, scratch, out, normaliser),
+        len(scratch),
+        *sizes,
+        sizes.room,
+    )
     return out, normaliser
 
 
@@ -181,7 +192,7 @@ def attend_backward(
     results = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
     scratch = queries.new_empty(torch.get_num_threads(), 2 * (sizes.width + TILE), sizes.room)
     tensors = grad, queries, keys, values, normaliser, scratch, *results
-    _call("attend_backward", tensors, *sizes, sizes.room)
+    _call("attend_backward", tensors, len(scratch), *sizes, sizes.room)
     return results
 
 
@@ -202,12 +213,14 @@ def attend_step(
     """
     slots, kv_heads, blocks, width, block = keys.shape
     heads = qkv.shape[1] // width - 2 * kv_heads
+    assert block == BLOCK and qkv.shape == (slots, (heads + 2 * kv_heads) * width)
     assert positions.shape == (slots,) and positions.dtype is torch.int64
+    assert all(table.shape == (slots, 1, 1, width) for table in tables)
     assert values.shape == (slots, kv_heads, blocks * block, width) and width % STEP_WIDTH == 0
     scratch = qkv.new_empty(torch.get_num_threads(), width + blocks * block)
     attended = qkv.new_empty(slots, heads * width)
     tensors = qkv, *tables, positions, keys, values, scratch, attended
-    _call("attend_step", tensors, slots, heads, kv_heads, width, blocks)
+    _call("attend_step", tensors, len(scratch), slots, heads, kv_heads, width, blocks)
     return attended
 
 
@@ -218,14 +231,19 @@ def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:
 @cache
 def _library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        _log.info("no C compiler: torch's own operations are used")
+    named = os.environ.get("CC")
+    compiler = shlex.split(named or "cc")
+    if shutil.which(compiler[0]) is None:
+        level = logging.WARNING if named else logging.INFO
+        _log.log(level, "no C compiler %r: torch's own operations are used", compiler[0])
         return None
     try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home
-        _log.info("%s could not be compiled (%s): torch's own operations are used", SOURCE, error)
+        library = _loaded(compiler)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or error
+        _log.warning(
+            "%s cannot be compiled or loaded: torch's own operations are used (%s)", SOURCE, reason
+        )
         return None
     for name, (pointers, sizes, numbers) in ARGUMENTS.items():
         types = [ctypes.c_void_p] * pointers + [ctypes.c_long] * sizes + [ctypes.c_float] * numbers
@@ -233,26 +251,38 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def _compiled(compiler: str) -> Path:
+def _loaded(compiler: list[str]) -> ctypes.CDLL:
+    """From the user's cache; where there is no place for one, from a file of this process."""
+    try:
+        return ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, RuntimeError):  # a folder that cannot be written or run from, no home
+        with tempfile.TemporaryDirectory() as folder:
+            return ctypes.CDLL(str(_compile(compiler, Path(folder) / "kernels.so")))
+
+
+def _compiled(compiler: list[str]) -> Path:
     """Of this source for this processor by this compiler; made once per user."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    made_of = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, _processor()]
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
+    made_of = [SOURCE.read_bytes(), " ".join([*compiler, *FLAGS]).encode(), version, _processor()]
     digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlhf"
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (cache_home if cache_home.is_absolute() else Path.home() / ".cache") / "rlhf"
     library = folder / f"kernels-{digest}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _compile(compiler, Path(scratch) / "kernels.so").replace(library)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # of this process alone
+            made = _compile(compiler, Path(scratch) / "kernels.so")
+            sync_tree(Path(scratch))
+            put_in_place(made, library)
     return library
 
 
-def _compile(compiler: str, library: Path) -> Path:
+def _compile(compiler: list[str], library: Path) -> Path:
     """In two steps, because linking with -fopenmp would bring a second OpenMP, and its threads."""
     compiled = library.with_suffix(".o")
     for command in (
-        [compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)],
-        [compiler, "-shared", str(compiled), "-lm", "-o", str(library)],
+        [*compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)],
+        [*compiler, "-shared", str(compiled), "-lm", "-o", str(library)],
     ):
         subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
     return library

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rlhf.model import kernels
 from rlhf.model.config import ModelConfig
 
-BLOCK = 32
+BLOCK = kernels.BLOCK
 """Positions; a sequence is read in whole blocks, and longer ones are read faster per position."""
 
 

@@ -73,8 +73,10 @@ class _Logprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        chosen, normalisers = torch.empty(2, len(ids), device=ids.device)
-        entropies = torch.empty(len(ids) if entropy else 0, device=ids.device)
+        # A wrong id would be read, and in the backward pass written, outside of the logits.
+        assert not len(ids) or (ids.min() >= 0 and ids.max() < len(weight)), "an id out of range"
+        chosen, normalisers = torch.empty(2, len(ids), dtype=torch.float32, device=ids.device)
+        entropies = chosen.new_empty(len(ids) if entropy else 0)
         for rows in _chunks(len(ids)):
             logits = linear(hidden[rows], weight).float()
             chosen[rows], normalisers[rows], of_rows = _chosen(logits, ids[rows], temperature)
@@ -99,14 +101,19 @@ class _Logprobs(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 product = product_over_rows(of_logits, hidden[rows])
                 of_weight = product.float() if of_weight is None else of_weight.add_(product)
-        rounded = torch.zeros_like(weight) if of_weight is None else of_weight.to(weight.dtype)
+        if of_weight is None and ctx.needs_input_grad[1]:  # of no positions
+            of_weight = torch.zeros_like(weight)
+        rounded = None if of_weight is None else of_weight.to(weight.dtype)
         return of_hidden, rounded, None, None, None
 
 
 def _chosen(
     logits: Tensor, ids: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
-    """[n] log-probabilities of ids, normalisers, and entropies on demand; overwrites the logits."""
+    """[n] log-probabilities of ids, normalisers, and entropies on demand.
+
+    It may overwrite the logits, which must be nobody else's.
+    """
     if kernels.usable(logits):
         chosen, normaliser, entropies = kernels.chosen_logprobs(logits, ids, temperature)
         return chosen, normaliser, lambda: entropies
@@ -120,8 +127,8 @@ def _turn_into_gradient(
     logits: Tensor, ids: Tensor, normaliser: Tensor, temperature: float, grad: Tensor
 ) -> None:
     """Makes of logits [n, V] (one-hot of the chosen − softmax) · gradient of the result / T."""
-    if kernels.usable(logits):
-        kernels.chosen_logprobs_backward(grad.contiguous(), ids, normaliser, logits, temperature)
+    if kernels.usable(logits, normaliser, grad := grad.contiguous()):
+        kernels.chosen_logprobs_backward(grad, ids, normaliser, logits, temperature)
         return
     part = grad[:, None] / temperature
     logits.div_(temperature).sub_(normaliser[:, None]).exp_().mul_(-part)

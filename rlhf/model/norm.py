@@ -21,7 +21,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """[..., dim] → w · x / r with r = √(mean x² + ε), where no gradient is wanted on a CPU."""
+    """[..., dim] → w · x / r with r = √(mean x² + ε), without gradients on a CPU."""
     if kernels.usable(x, weight):
         return kernels.rms_norm(x, weight, eps)[0]
     return F.rms_norm(x, weight.shape, weight, eps)

@@ -64,7 +64,7 @@ class _Rotation(torch.autograd.Function):
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    if kernels.usable(x := x.contiguous(), cos, sin):
+    if len(cos) == len(x) and kernels.usable(x := x.contiguous(), cos, sin):
         return kernels.rotate(x, cos, sin, direction)
     half = x.shape[-1] // 2
     rotated = x * cos

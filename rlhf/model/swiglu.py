@@ -10,7 +10,7 @@ from rlhf.model import kernels
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) · up, of tensors of one shape."""
+    """silu(gate) · up of [n, width] each."""
     learns = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
     if not kernels.usable(gate, up):
         return F.silu(gate) * up if learns else F.silu(gate).mul_(up)

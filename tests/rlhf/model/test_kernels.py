@@ -181,14 +181,21 @@ def fake_compiler(folder: Path, script: str) -> str:
 
 def test_without_a_compiler(tmp_path: Path) -> None:
     said = run_with({"CC": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)})
-    assert said.splitlines() == ["no C compiler: torch's own operations are used", "False"]
+    assert said.splitlines() == [
+        "no C compiler 'no-such-compiler': torch's own operations are used",
+        "False",
+    ]
+
+
+def test_a_compiler_with_options(tmp_path: Path) -> None:
+    assert run_with({"CC": "cc -g0", "XDG_CACHE_HOME": str(tmp_path)}) == "True\n"
 
 
 def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
     compiler = fake_compiler(tmp_path, 'test "$1" = --version || { echo no >&2; exit 1; }')
     said = run_with({"CC": compiler, "XDG_CACHE_HOME": str(tmp_path)})
-    assert "could not be compiled" in said
-    assert said.endswith("False\n")
+    assert "cannot be compiled or loaded" in said
+    assert said.endswith("(no)\nFalse\n")  # what the compiler said
     assert list((tmp_path / "rlhf").iterdir()) == []
 
 
@@ -203,9 +210,13 @@ def test_it_is_compiled_once(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said = run_with({"XDG_CACHE_HOME": str(tmp_path / "file")})
-    assert "could not be compiled" in said
-    assert said.endswith("False\n")
+    assert run_with({"XDG_CACHE_HOME": str(tmp_path / "file")}) == "True\n"
+
+
+def test_an_id_that_no_token_has() -> None:
+    head, tokens = torch.nn.Linear(16, 5, bias=False), torch.tensor([[0, 5]])
+    with pytest.raises(AssertionError, match="out of range"):
+        token_logprobs(normal(1, 2, 16), head, tokens, torch.tensor([[False, True]]))
 
 
 def test_nothing_is_said_unless_asked(caplog: pytest.LogCaptureFixture) -> None:
