@@ -61,15 +61,15 @@ void rms_norm(const float *x, const float *weight, float *out, float *inverse, l
     }
 }
 
-/* of_weight has a row of zeros for every thread. */
+/* of_weight has a row of zeros for each of `parts` of the rows, and the first becomes their sum. The
+ * number of parts, unlike that of threads, is the same everywhere, and so is the order of the sums. */
 void rms_norm_backward(const float *grad, const float *x, const float *inverse,
-                       const float *weight, float *of_x, float *of_weight, long threads,
-                       long rows, long width) {
-#pragma omp parallel num_threads(threads)
-    {
-        float *share = of_weight + omp_get_thread_num() * width;
-#pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++) {
+                       const float *weight, float *of_x, float *of_weight, long parts, long rows,
+                       long width) {
+#pragma omp parallel for
+    for (long part = 0; part < parts; part++) {
+        float *share = of_weight + part * width;
+        for (long row = part * rows / parts; row < (part + 1) * rows / parts; row++) {
             const float *g = grad + row * width, *in = x + row * width;
             float scale = inverse[row], dot = 0;
             for (long i = 0; i < width; i++) {
@@ -81,6 +81,8 @@ void rms_norm_backward(const float *grad, const float *x, const float *inverse,
             for (long i = 0; i < width; i++) out[i] = (g[i] * weight[i] - in[i] * shared) * scale;
         }
     }
+    for (long part = 1; part < parts; part++)
+        for (long i = 0; i < width; i++) of_weight[i] += of_weight[part * width + i];
 }
 
 /* --- SwiGLU: out = silu(gate) · up; rows of gate and of up are `stride` apart --- */

@@ -27,6 +27,8 @@ STEP_WIDTH, WIDTH = 8, 32
 """What the width of a head is a multiple of, for `attend_step` and for `attend`."""
 TILE, BLOCK = 32, 32
 """Queries that `attend` takes at a time; positions in a block of the cache."""
+PARTS = 32
+"""Of the rows that `rms_norm_backward` sums up: enough for as many threads."""
 
 SOURCE = Path(__file__).with_suffix(".c")
 FLAGS = (
@@ -82,10 +84,10 @@ def rms_norm_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients [..., dim] of x and [dim] of the weight."""
     assert grad.shape == x.shape == (*inverse.shape, *weight.shape)
-    of_x, of_weight = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), x.shape[-1])
-    tensors = grad, x, inverse, weight, of_x, of_weight
-    _call("rms_norm_backward", tensors, len(of_weight), inverse.numel(), x.shape[-1])
-    return of_x, of_weight.sum(dim=0)
+    of_x, sums = torch.empty_like(x), x.new_zeros(PARTS, x.shape[-1])
+    tensors = grad, x, inverse, weight, of_x, sums
+    _call("rms_norm_backward", tensors, PARTS, inverse.numel(), x.shape[-1])
+    return of_x, sums[0].clone()
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
