@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ def rounds(directory: Path, number: int) -> tuple[int, int]:
     """Starts, kills and starts again; steps saved at the end, and how often a save was torn."""
     context = multiprocessing.get_context("spawn")  # a fork of a process with torch may hang
     engine, steps, saved, torn = fresh_engine(), 0, 0, 0
+
+    def unfinished() -> Iterator[Path]:
+        return (directory / "run" / "checkpoints").glob(".step-*")
+
     draw = random.Random(0)
     for _ in range(number):
         ours, theirs = context.Pipe(duplex=False)
@@ -33,7 +38,9 @@ def rounds(directory: Path, number: int) -> tuple[int, int]:
         assert state == state_of(engine, directory / "expected")
         assert ours.poll(SECONDS_TO_START)
         saved = ours.recv()
-        time.sleep(draw.uniform(0, 0.03))
+        while not any(unfinished()):
+            time.sleep(0.0005)
+        time.sleep(draw.uniform(0, 0.004))
         process.kill()
         process.join()
         while True:
@@ -41,7 +48,7 @@ def rounds(directory: Path, number: int) -> tuple[int, int]:
                 saved = ours.recv()
             except EOFError:
                 break
-        torn += any((directory / "run" / "checkpoints").glob(".step-*"))
+        torn += any(unfinished())
     return saved, torn
 
 
@@ -55,4 +62,4 @@ def test_a_few_times(tmp_path: Path) -> None:
 def test_many_times(tmp_path: Path) -> None:
     saved, torn = rounds(tmp_path, 50)
     assert saved >= 50
-    assert torn > 10  # most kills come while a checkpoint is being written
+    assert torn >= 5  # of a save that takes 3 ms and more
