@@ -92,7 +92,6 @@ class CachedModel:
         Returns:
             [S, vocabulary] logits of the token after.
         """
-        assert positions.max() < length <= self.cache.keys.shape[3] * BLOCK
         x = F.embedding(tokens, self._embedding)
         attend = self._fused(positions) if self._fuses else self._by_lookups(positions, length)
         for layer, weights in enumerate(self._layers):
@@ -102,6 +101,7 @@ class CachedModel:
     def _fused(self, positions: Tensor) -> Callable[[int, Tensor], Tensor]:
         """What a layer makes of [S, (H + 2K) · D]: stores keys and values, and attends."""
         tables, cache = rope_tables(positions[:, None], self._frequencies), self.cache
+        assert positions.max() < cache.values.shape[3]  # behind the cache C would write, too
         return lambda layer, qkv: kernels.attend_step(
             qkv, tables, positions, cache.keys[layer], cache.values[layer]
         )

@@ -121,6 +121,8 @@ def chosen_logprobs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """[n] log softmax(logits / T)[ids], the normalisers log Σ e^(logits / T), and the entropies."""
     assert ids.shape == logits.shape[:1] and ids.dtype is torch.int64
+    # Outside of its logits a wrong id would be read here, and written on the way back.
+    assert not len(ids) or (ids.min() >= 0 and ids.max() < logits.shape[1]), "an id out of range"
     chosen, normaliser, entropy = logits.new_empty(3, len(ids))
     tensors = logits, ids, chosen, normaliser, entropy
     _call("chosen_logprobs", tensors, *logits.shape, 1 / temperature)

@@ -4,7 +4,6 @@ Everything here is token-aligned: index t speaks about tokens[:, t], so
 logprobs[:, t] = log π(tokens[:, t] | tokens[:, :t]) and index 0, which nothing predicts, is 0.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -73,15 +72,14 @@ class _Logprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        # A wrong id would be read, and in the backward pass written, outside of the logits.
-        assert not len(ids) or (ids.min() >= 0 and ids.max() < len(weight)), "an id out of range"
         chosen, normalisers = torch.empty(2, len(ids), dtype=torch.float32, device=ids.device)
         entropies = chosen.new_empty(len(ids) if entropy else 0)
         for rows in _chunks(len(ids)):
             logits = linear(hidden[rows], weight).float()
-            chosen[rows], normalisers[rows], of_rows = _chosen(logits, ids[rows], temperature)
-            if entropy:
-                entropies[rows] = of_rows()
+            found = _chosen(logits, ids[rows], temperature, entropy)
+            chosen[rows], normalisers[rows], of_rows = found
+            if of_rows is not None:
+                entropies[rows] = of_rows
         ctx.save_for_backward(hidden, weight, ids, normalisers)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropies)
@@ -108,19 +106,19 @@ class _Logprobs(torch.autograd.Function):
 
 
 def _chosen(
-    logits: Tensor, ids: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
-    """[n] log-probabilities of ids, normalisers, and entropies on demand.
+    logits: Tensor, ids: Tensor, temperature: float, entropy: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """[n] log-probabilities of ids, normalisers, and entropies where asked for.
 
     It may overwrite the logits, which must be nobody else's.
     """
     if kernels.usable(logits):
         chosen, normaliser, entropies = kernels.chosen_logprobs(logits, ids, temperature)
-        return chosen, normaliser, lambda: entropies
+        return chosen, normaliser, entropies if entropy else None
     normaliser = logits.div_(temperature).logsumexp(dim=-1)
     log_probs = logits.sub_(normaliser[:, None])
     chosen = log_probs.gather(1, ids[:, None]).squeeze(1)
-    return chosen, normaliser, lambda: -(log_probs.exp() * log_probs).sum(dim=-1)
+    return chosen, normaliser, -(log_probs.exp() * log_probs).sum(dim=-1) if entropy else None
 
 
 def _turn_into_gradient(

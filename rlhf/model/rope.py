@@ -64,8 +64,8 @@ class _Rotation(torch.autograd.Function):
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    if len(cos) == len(x) and kernels.usable(x := x.contiguous(), cos, sin):
-        return kernels.rotate(x, cos, sin, direction)
+    if x.dtype is cos.dtype and len(x) == len(cos) and kernels.usable(cos, sin):
+        return kernels.rotate(x.contiguous(), cos, sin, direction)
     half = x.shape[-1] // 2
     rotated = x * cos
     rotated[..., :half].addcmul_(x[..., half:], sin[..., half:], value=-direction)

@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def torch_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def torch_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it, and nothing is fused any more."""
-    yield lambda: monkeypatch.setattr(kernels, "usable", lambda *_: False)
+    return lambda: monkeypatch.setattr(kernels, "usable", lambda *_: False)
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
