@@ -306,6 +306,59 @@ void attend_backward(const float *grad, const float *queries, const float *keys,
     }
 }
 
+/* --- xᵀ · y of x [rows, a] and y [rows, b], as the gradient of a weight is one; a and b are multiples
+ * of STEP. A thread takes SIDE by SIDE of the result, DEPTH rows at a time, copied so that what is read
+ * together lies together: lines at distances of a power of two drive each other out of a cache --- */
+
+enum { SIDE = 64, DEPTH = 128, STRIP = LANES / 2 };
+
+/* Strips of columns, each [depth, strip], one behind the other. */
+static inline void pack(const float *x, long row, float *out, long depth, long columns,
+                        long strip) {
+    for (long i = 0; i < columns; i += strip)
+        for (long s = 0; s < depth; s++)
+            memcpy(out + i * depth + s * strip, x + s * row + i, strip * sizeof(float));
+}
+
+/* Adds the product of a strip [depth, STRIP] and one [depth, STEP] to STRIP rows of the result. */
+static inline void add_product(const float *x, const float *y, float *out, long row, long depth) {
+    lanes low[STRIP] = {0}, high[STRIP] = {0};
+    for (long s = 0; s < depth; s++) {
+        lanes first = load(y + s * STEP), second = load(y + s * STEP + LANES);
+        for (long r = 0; r < STRIP; r++) {
+            low[r] += x[s * STRIP + r] * first;
+            high[r] += x[s * STRIP + r] * second;
+        }
+    }
+    for (long r = 0; r < STRIP; r++) {
+        float *place = out + r * row;
+        store(place, load(place) + low[r]);
+        store(place + LANES, load(place + LANES) + high[r]);
+    }
+}
+
+/* The result begins as zeros. */
+void product_over_rows(const float *x, const float *y, float *out, long rows, long a, long b) {
+#pragma omp parallel
+    {
+        float xs[SIDE * DEPTH] __attribute__((aligned(64)));
+        float ys[SIDE * DEPTH] __attribute__((aligned(64)));
+#pragma omp for collapse(2) schedule(dynamic)
+        for (long i = 0; i < a; i += SIDE)
+            for (long j = 0; j < b; j += SIDE)
+                for (long begin = 0; begin < rows; begin += DEPTH) {
+                    long high = a - i < SIDE ? a - i : SIDE, wide = b - j < SIDE ? b - j : SIDE;
+                    long depth = rows - begin < DEPTH ? rows - begin : DEPTH;
+                    pack(x + begin * a + i, a, xs, depth, high, STRIP);
+                    pack(y + begin * b + j, b, ys, depth, wide, STEP);
+                    for (long n = 0; n < wide; n += STEP)
+                        for (long m = 0; m < high; m += STRIP)
+                            add_product(xs + m * depth, ys + n * depth,
+                                        out + (i + m) * b + j + n, b, depth);
+                }
+    }
+}
+
 /* --- one step of attention with a cache: rotates a new token's queries and keys, stores its keys
  * and values, and attends. Memory sets the pace, so that each part fetches what the next one reads:
  * `next` is of the same size as what is being read --- */

@@ -24,7 +24,7 @@ from torch import Tensor
 from data.durable import put_in_place, sync_tree
 
 STEP_WIDTH, WIDTH = 8, 32
-"""What the width of a head is a multiple of, for `attend_step` and for `attend`."""
+"""What the width of a head is a multiple of for `attend_step`, and any width for other products."""
 TILE, BLOCK = 32, 32
 """Queries that `attend` takes at a time; positions in a block of the cache."""
 PARTS = 32
@@ -56,6 +56,7 @@ ARGUMENTS = {
     "chosen_logprobs_backward": (4, 2, 1),
     "attend": (6, 7, 0),
     "attend_backward": (9, 7, 0),
+    "product_over_rows": (3, 3, 0),
     "attend_step": (8, 6, 0),
 }
 """Pointers, sizes and numbers that each function takes, in this order."""
@@ -198,6 +199,15 @@ def attend_backward(
     tensors = grad, queries, keys, values, normaliser, scratch, *results
     _call("attend_backward", tensors, len(scratch), *sizes, sizes.room)
     return results
+
+
+def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
+    """[a, b] the product xᵀ · y of [n, a] and [n, b]; a and b are multiples of WIDTH."""
+    (rows, a), (_, b) = x.shape, y.shape
+    assert len(y) == rows and a % WIDTH == b % WIDTH == 0
+    product = x.new_zeros(a, b)
+    _call("product_over_rows", (x, y, product), rows, a, b)
+    return product
 
 
 def attend_step(

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlhf.model import kernels
+
 # oneDNN keeps half a megabyte for each of the last 1,024 shapes of product that it has met; 64 hold
 # those of a training step. It reads these variables when it multiplies for the first time.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -17,6 +19,9 @@ ROW_STEP = 64
 
 ROWS_AT_A_TIME = 512
 """Longer operands no longer fit the caches once they are transposed."""
+
+SMALL = 512
+"""Below this width oneDNN loses more in copying an operand than kernels.c in multiplying."""
 
 
 class Linear(nn.Linear):
@@ -83,7 +88,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """x · weightᵀ with its gradients, all three by oneDNN."""
+    """x · weightᵀ with its gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -98,23 +103,30 @@ class _Product(torch.autograd.Function):
         of_weight = None
         if ctx.needs_input_grad[1]:
             rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-            chunks = (torch.split(x, ROWS_AT_A_TIME) for x in (grads, rows))
-            for part, inputs in zip(*chunks, strict=True):
-                product = product_over_rows(part, inputs)
-                of_weight = product if of_weight is None else of_weight.add_(product)
+            of_weight = product_over_rows(grads, rows)
         return of_x, of_weight
 
 
 def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
-    """[a, b] the product xᵀ · y of [n, a] and [n, b], as a weight's gradient is one.
-
-    oneDNN copies the first factor, transposed; that should be the smaller one.
-    """
+    """[a, b] the product xᵀ · y of [n, a] and [n, b], as a weight's gradient is one."""
     if not _by_onednn(x, y):
         return x.t() @ y
-    if x.shape[1] > y.shape[1]:
-        return _product(y.t(), x.t()).t()
-    return _product(x.t(), y.t())
+    if _is_small(x, y):
+        return kernels.product_over_rows(x, y)
+    if x.shape[1] > y.shape[1]:  # oneDNN copies the first factor, transposed
+        return product_over_rows(y, x).t()
+    chunks = zip(x.split(ROWS_AT_A_TIME), y.split(ROWS_AT_A_TIME), strict=True)
+    products = (_product(first.t(), second.t()) for first, second in chunks)
+    product = next(products)
+    for other in products:
+        product += other
+    return product
+
+
+def _is_small(x: Tensor, y: Tensor) -> bool:
+    widths = x.shape[1], y.shape[1]
+    suits = max(widths) < SMALL and all(width % kernels.WIDTH == 0 for width in widths)
+    return suits and kernels.usable(x, y)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
