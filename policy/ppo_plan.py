@@ -166,7 +166,8 @@ def _critic(
     trainer = trainer_memory(numbers, engine, placement.workers)
     own_rows = min(train.micro_batch_size, -(-train.prompts_per_iteration // placement.workers))
     rows = update_rows(train, placement.workers)
-    learning = training_activations(config, engine, rows * config.context)
+    kept, height = _block_activations(config, train, engine)
+    learning = rows * config.context * (kept + height)
     learning += FP32 * config.dim * rows * config.context  # its head computes in float32
     gathered = Use(buffers=trainer.gathered)
     return WorkerPlan(
@@ -350,24 +351,24 @@ def forward_activations(config: ModelConfig, b: int, tokens: int) -> int:
     return tokens * (tables + max(attention, 3 * b * (config.dim + config.ffn_dim)))
 
 
-def training_activations(config: ModelConfig, engine: EngineConfig, tokens: int) -> int:
-    """Bytes of activations at the height of a training pass, heads aside."""
-    kept, height = _block_activations(config, engine)
-    return tokens * (kept + height)
-
-
-def _block_activations(config: ModelConfig, engine: EngineConfig) -> tuple[int, int]:
+def _block_activations(
+    config: ModelConfig, train: PpoConfig, engine: EngineConfig
+) -> tuple[int, int]:
     """Bytes per token that stay until the backward pass, and that its first block adds to them."""
     b, d, f = engine.dtype.itemsize, config.dim, config.ffn_dim
     k = config.num_kv_heads * config.head_dim
-    # normed twice, queries, keys, values, outcome of attention, first sum; gate before and after
-    # its curve, up, their product; two norms' and every head's float32 number
-    inside = b * (5 * d + 2 * k) + b * 4 * f + FP32 * (2 + config.num_heads)
+    # normed, queries, keys, values, outcome; the norm's and every head's float32 number
+    attention = b * (3 * d + 2 * k) + FP32 * (1 + config.num_heads)
+    # first sum, normed; gate before and after its curve, up, their product; the norm's number
+    behind = b * (2 * d + 4 * f) + FP32
     inputs = config.num_layers * b * d + 2 * FP32 * config.head_dim
     backward = b * (2 * f + 2 * d)  # gradients of what the feed-forward multiplies, and of x
     if engine.recompute_activations:
-        return inputs, inside + backward
-    return inputs + config.num_layers * inside, backward
+        return inputs, attention + behind + backward
+    # the last block computes what is behind its attention for responses only
+    prompt = max(0, config.context - train.sampling.max_new_tokens)
+    unread = prompt * behind // config.context
+    return inputs + config.num_layers * (attention + behind) - unread, backward
 
 
 def _updating_activations(
@@ -376,7 +377,7 @@ def _updating_activations(
     """The policy's: the head and the first block of the backward pass are not there at once."""
     rows = update_rows(train, workers)
     tokens = rows * config.context
-    kept, height = _block_activations(config, engine)
+    kept, height = _block_activations(config, train, engine)
     head = _head_activations(config, train, rows, engine.dtype.itemsize)
     return tokens * kept + max(tokens * height, head)
 

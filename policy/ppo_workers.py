@@ -22,7 +22,7 @@ from rlhf.engine.optim import OptimConfig
 from rlhf.engine.weight_sync import SamplerWeights
 from rlhf.model.heads import ScalarModel
 from rlhf.model.init import init_scalar_head, scalar_model_from
-from rlhf.model.logprobs import align_values
+from rlhf.model.logprobs import align_values, predicting
 from rlhf.model.weights import load_language_model, load_scalar_model, save_model
 from rlhf.training import on_device
 from rlhf.types import Experience, Mean, Rollout, Stats, merge_stats
@@ -168,10 +168,8 @@ class CriticWorker:
         passes = num_parts(len(rows), self._world_size, micro_batch_size)
         for part in by_length(own.lengths, passes):
             batch = own.select(part)
-            values = align_values(self._engine.module(batch.tokens))
-            result[part, : batch.tokens.shape[1]] = torch.where(
-                batch.response_mask, values, 0.0
-            ).cpu()
+            values = _values(self._engine.module, batch)
+            result[part, : batch.tokens.shape[1]] = values.cpu()
         return result
 
     def update(self, rows: Experience, spec: UpdateSpec) -> Stats:
@@ -246,7 +244,7 @@ def value_loss(module: nn.Module, batch: MicroBatch, clip_range: float) -> tuple
     rows = batch.rows
     assert rows.values is not None and rows.returns is not None
     mask = rows.response_mask
-    values = align_values(module(rows.tokens))
+    values = _values(module, rows)
     error = clipped_value_loss(values, rows.values, rows.returns, clip_range=clip_range)
     total = (error.loss * mask).sum()
     count = int(mask.sum())
@@ -255,6 +253,12 @@ def value_loss(module: nn.Module, batch: MicroBatch, clip_range: float) -> tuple
         "val/clipfrac_avg": Mean(float((error.clipped * mask).sum()), count),
     }
     return total / batch.num_global_tokens, stats
+
+
+def _values(module: nn.Module, rows: Experience) -> Tensor:
+    """[B, T] what a critic expects before each token of the responses; 0 elsewhere."""
+    mask = rows.response_mask
+    return torch.where(mask, align_values(module(rows.tokens, mask=predicting(mask))), 0.0)
 
 
 def own_rows(num_rows: int, rank: int, world_size: int) -> Tensor:

@@ -47,9 +47,8 @@ class ScoreWorker:
         tokens = torch.zeros(len(sequences), longest, dtype=torch.long)
         for row, ids in enumerate(sequences):
             tokens[row, : len(ids)] = torch.tensor(ids)
-        values = self._model(tokens.to(self._device))
         last = torch.tensor([[row, len(ids) - 1] for row, ids in enumerate(sequences)])
-        return scores_at(values, last.to(self._device)).tolist()
+        return scores_at(last.to(self._device), self._model, tokens.to(self._device)).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)

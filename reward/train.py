@@ -173,7 +173,7 @@ class RewardTask:
     def loss(self, module: nn.Module, batch: RewardBatch) -> tuple[Tensor, Stats]:
         """Share of the global loss; see the module's docstring."""
         batch = on_device(batch, device_of(module))
-        scores = scores_at(module(batch.tokens, batch.documents, batch.branches), batch.last)
+        scores = scores_at(batch.last, module, batch.tokens, batch.documents, batch.branches)
         chosen, rejected = scores.chunk(2)
         smoothing, centring = self.config.label_smoothing, self.config.centring_coef
         losses = ranking_loss(chosen, rejected, batch.margin, label_smoothing=smoothing)
@@ -316,9 +316,18 @@ def unsafe_stats(scores: Tensor, is_safe: Tensor, has_label: Tensor) -> Stats:
     }
 
 
-def scores_at(values: Tensor, last: Tensor) -> Tensor:
-    """[N] values [R, T] at the rows and columns [N, 2]."""
-    return values[last[:, 0], last[:, 1]]
+def scores_at(
+    last: Tensor,
+    model: nn.Module,
+    tokens: Tensor,
+    documents: Tensor | None = None,
+    branches: Tensor | None = None,
+) -> Tensor:
+    """[N] scores at the rows and columns [N, 2] of a batch; see `ScalarModel` for the others."""
+    places = last[:, 0], last[:, 1]
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    mask[places] = True
+    return model(tokens, documents, branches, mask)[places]
 
 
 def encode_pairs(

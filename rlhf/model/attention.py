@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rlhf.model import kernels
 from rlhf.model.config import ModelConfig
-from rlhf.model.documents import Group, Layout
+from rlhf.model.documents import Group, Layout, take_rows
 from rlhf.model.linear import Linear
 from rlhf.model.rope import apply_rope
 
@@ -33,12 +33,12 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.dim, kv_dim)
         self.o_proj = Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, shared: AttentionInputs) -> Tensor:
-        """[N, dim] → [N, dim]."""
+    def forward(self, x: Tensor, shared: AttentionInputs, rows: Tensor | None = None) -> Tensor:
+        """[N, dim] → [N, dim], or where rows [M] are given only those: [M, dim]."""
         queries = self._rotated(self.q_proj(x), shared)
         keys = self._rotated(self.k_proj(x), shared)
         attended = attend(queries, keys, self.v_proj(x), shared.layout, self.head_dim)
-        return self.o_proj(attended)
+        return self.o_proj(take_rows(attended, rows))
 
     def _rotated(self, x: Tensor, shared: AttentionInputs) -> Tensor:
         heads = x.view(len(x), x.shape[1] // self.head_dim, 1, self.head_dim)

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from rlhf.model.linear import ROW_STEP
 
+NEARLY_ALL = 0.9
+"""Share of the tokens from which on leaving the others out is not worth the copies."""
+
 LEAST_FILLED = 0.6
 """Documents shorter than this share of the longest in a group start another one."""
 
@@ -77,7 +80,7 @@ def documents_layout(
         dtype: of the masks.
     """
     row = torch.arange(len(documents), device=documents.device)[:, None].expand_as(documents)
-    places = _real_places(documents)
+    places = _filled(documents.flatten() >= 0)  # padding attends as documents of its own
     numbers = torch.stack((row.flatten()[places], documents.flatten()[places]))
     _, lengths = torch.unique_consecutive(numbers, dim=1, return_counts=True)
     starts = lengths.cumsum(0) - lengths
@@ -99,15 +102,28 @@ def documents_layout(
     return Layout(places, positions, groups, _slots(torch.cat(tokens), torch.cat(padding), index))
 
 
-def _real_places(documents: Tensor) -> Tensor:
-    """Places of tokens in documents, and of as much padding as makes their number a round one.
+def rows_read(layout: Layout, wanted: Tensor) -> Tensor | None:
+    """Which of the N tokens are read behind the last layer; None where nearly all of them are.
 
-    The padding attends as documents of its own.
+    Args:
+        layout: of the batch.
+        wanted: [B, T] True where the final state is read.
     """
-    real = documents.flatten() >= 0
-    missing = -int(real.sum()) % ROW_STEP
-    filling = ~real & ((~real).cumsum(0) <= missing)
-    return (real | filling).nonzero().squeeze(1)
+    flat = wanted.flatten()
+    rows = _filled(flat if layout.places is None else flat[layout.places])
+    return None if len(rows) > NEARLY_ALL * len(layout.positions) else rows
+
+
+def take_rows(x: Tensor, rows: Tensor | None) -> Tensor:
+    """[M, width] the rows of x [N, width], each at most once; x itself for None."""
+    return x if rows is None else _Take.apply(x, rows)  # type: ignore[no-untyped-call]
+
+
+def _filled(marked: Tensor) -> Tensor:
+    """Where [n] is True, and as many other places as make the number of them a round one."""
+    missing = -int(marked.sum()) % ROW_STEP
+    filling = ~marked & ((~marked).cumsum(0) <= missing)
+    return (marked | filling).nonzero().squeeze(1)
 
 
 def _slots(tokens: Tensor, padding: Tensor, index: Tensor) -> Slots:
@@ -149,6 +165,21 @@ def _branch_mask(labels: Tensor, dtype: torch.dtype) -> Tensor:
     seen = (labels[:, :, None] == labels[:, None, :]) | (labels[:, None, :] == 0)
     mask = torch.zeros(seen.shape, dtype=dtype, device=labels.device)
     return mask.masked_fill_(~(seen & causal), -torch.inf)[:, None]
+
+
+class _Take(torch.autograd.Function):
+    """Copies rows back, where torch would add one after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = x.shape
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.shape).index_copy_(0, rows, grad), None
 
 
 class _Spread(torch.autograd.Function):

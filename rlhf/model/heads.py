@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from rlhf.model.config import ModelConfig
 from rlhf.model.linear import Linear
-from rlhf.model.logprobs import TokenLogprobs, token_logprobs
+from rlhf.model.logprobs import TokenLogprobs, predicting, token_logprobs
 from rlhf.model.transformer import Transformer
 
 
@@ -34,7 +34,7 @@ class LanguageModel(nn.Module):
 
         Everything happens inside `forward`, because ZeRO-3 gathers weights around it.
         """
-        hidden = self.model(tokens, documents)
+        hidden = self.model(tokens, documents, wanted=predicting(mask))
         return token_logprobs(
             hidden, self.lm_head, tokens, mask, temperature=temperature, with_entropy=with_entropy
         )
@@ -61,13 +61,18 @@ class ScalarModel(nn.Module):
         self.score = ScalarHead(config.dim)
 
     def forward(
-        self, tokens: Tensor, documents: Tensor | None = None, branches: Tensor | None = None
+        self,
+        tokens: Tensor,
+        documents: Tensor | None = None,
+        branches: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """[B, T] one float32 value per token: what the sequence up to it is worth.
 
-        See `Transformer` for the arguments.
+        Where a mask [B, T] is given, only the values of the marked tokens are of use; for the other
+        arguments see `Transformer`.
         """
-        return self.score(self.model(tokens, documents, branches)).squeeze(-1)
+        return self.score(self.model(tokens, documents, branches, mask)).squeeze(-1)
 
 
 def score_at_last(values: Tensor, lengths: Tensor) -> Tensor:

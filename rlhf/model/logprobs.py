@@ -137,6 +137,11 @@ def _chunks(rows: int) -> list[slice]:
     return [slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS)]
 
 
+def predicting(mask: Tensor) -> Tensor:
+    """[B, T] True at the positions that predict the tokens marked in [B, T]."""
+    return torch.cat((mask[:, 1:], torch.zeros_like(mask[:, :1])), dim=1)
+
+
 def align_values(values: Tensor) -> Tensor:
     """Critic outputs [B, T] moved one to the right: index t is V before tokens[:, t] was chosen."""
     return torch.cat((torch.zeros_like(values[:, :1]), values[:, :-1]), dim=1)

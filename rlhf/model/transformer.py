@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlhf.model.attention import Attention, AttentionInputs
 from rlhf.model.config import ModelConfig
-from rlhf.model.documents import documents_layout, rows_layout
+from rlhf.model.documents import documents_layout, rows_layout, rows_read, take_rows
 from rlhf.model.linear import Linear
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import rope_frequencies, rope_tables
@@ -43,9 +43,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim, eps=config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, shared: AttentionInputs) -> Tensor:
-        """[N, dim] → [N, dim]."""
-        x = x + self.self_attn(self.input_layernorm(x), shared)
+    def forward(self, x: Tensor, shared: AttentionInputs, rows: Tensor | None = None) -> Tensor:
+        """[N, dim] → [N, dim], or where rows [M] are given only those: [M, dim]."""
+        x = take_rows(x, rows) + self.self_attn(self.input_layernorm(x), shared, rows)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -74,7 +74,11 @@ class Transformer(nn.Module):
         return self
 
     def forward(
-        self, tokens: Tensor, documents: Tensor | None = None, branches: Tensor | None = None
+        self,
+        tokens: Tensor,
+        documents: Tensor | None = None,
+        branches: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Hidden states of whole sequences.
 
@@ -84,9 +88,11 @@ class Transformer(nn.Module):
                 each document then sees only itself and its positions start at 0.
             branches: [B, T] 0 for a prompt, 1 and 2 for two responses that follow it in the row
                 without seeing each other; needs `documents`.
+            wanted: [B, T] True where the result is read; None for everywhere. Behind the attention
+                of the last layer nothing else is computed.
 
         Returns:
-            [B, T, dim] after the final norm; nothing of use where padding is marked.
+            [B, T, dim] after the final norm; nothing of use at padding and what is not wanted.
         """
         if documents is None:
             layout = rows_layout(len(tokens), tokens.shape[1], tokens.device)
@@ -97,9 +103,14 @@ class Transformer(nn.Module):
         real = tokens.flatten() if layout.places is None else tokens.flatten()[layout.places]
         x = self.embed_tokens(real)
         recompute = self.recompute_activations and torch.is_grad_enabled()
+        rows = None if wanted is None else rows_read(layout, wanted)
         for layer in self.layers:
-            x = checkpoint(layer, x, shared, use_reentrant=False) if recompute else layer(x, shared)
+            inputs = x, shared, rows if layer is self.layers[-1] else None
+            x = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
         x = self.norm(x)
-        if layout.places is not None:
-            x = x.new_zeros(tokens.numel(), x.shape[1]).index_copy(0, layout.places, x)
+        places = layout.places
+        if rows is not None:
+            places = rows if places is None else places[rows]
+        if places is not None:
+            x = x.new_zeros(tokens.numel(), x.shape[1]).index_copy(0, places, x)
         return x.view(*tokens.shape, x.shape[1])

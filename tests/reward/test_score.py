@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 import reward.score
@@ -91,9 +92,9 @@ def test_no_pass_holds_more_tokens_than_allowed(
     monkeypatch.setattr(reward.score, "TOKENS_PER_PASS", 100)
     scores_at = reward.score.scores_at
 
-    def watch(values: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        shapes.append(values.shape)
-        return scores_at(values, last)
+    def watch(last: torch.Tensor, model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+        shapes.append(tokens.shape)
+        return scores_at(last, model, tokens)
 
     monkeypatch.setattr(reward.score, "scores_at", watch)
     score_with(worker, sequences)

@@ -90,6 +90,38 @@ def test_the_score_is_read_at_the_last_real_token() -> None:
         close(score, model(row[None])[0, -1])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.4, 0.95, 1.0])
+def test_only_what_is_wanted_is_computed(share: float, packed: bool) -> None:
+    """States and gradients are those of a pass that computes everything."""
+    model = small_language_model().model
+    tokens = random_tokens(3, 70)
+    documents = torch.zeros_like(tokens)
+    documents[:, 40:], documents[1, 60:] = 1, -1
+    wanted = (torch.rand(3, 70, generator=torch.Generator().manual_seed(0)) < share) & (
+        documents >= 0
+    )
+    found = []
+    for chosen in (None, wanted):
+        states = model(tokens, documents if packed else None, wanted=chosen)[wanted]
+        loss = states.square().sum()
+        found.append([states, *torch.autograd.grad(loss, list(model.parameters()))])
+    for all_computed, wanted_only in zip(*found, strict=True):
+        assert_close(wanted_only, all_computed, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_wanted_costs_nothing_behind_the_last_attention() -> None:
+    """64 rows at least, so that the number of rows is a round one."""
+    model = small_language_model().model
+    wanted = torch.zeros(3, 70, dtype=torch.bool)
+    wanted[:, -5:] = True
+    rows: list[int] = []
+    for layer in (model.layers[0], model.layers[-1]):
+        layer.mlp.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    model(random_tokens(3, 70), wanted=wanted)
+    assert rows == [3 * 70, 64]
+
+
 def test_recomputed_activations_give_the_same_gradients() -> None:
     tokens = random_tokens(2, 12)
     kept: dict[bool, int] = {}
