@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--peer", type=Path, help="Python of an environment with TRL 1.12.0")
     parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS, help="passes over a batch")
-    parser.add_argument("--repeats", type=int, default=3, help="counted turns of each side")
+    parser.add_argument("--repeats", type=int, default=5, help="counted turns of each side")
     parser.add_argument("--iterations", type=int, default=5, help="counted iterations of a turn")
     arguments = parser.parse_args()
     rows: list[Row] = []

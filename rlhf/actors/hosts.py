@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from rlhf.actors.group import Seat
 from rlhf.actors.placement import Placement
 from rlhf.actors.process import give_back_memory, rest
+from rlhf.actors.tensors import send_as_arrays
 from rlhf.engine.distributed import free_address
 
 MOST_IDLE = 2
@@ -44,6 +45,9 @@ class Whereabouts:
 
 class Host:
     """The inside of a Ray actor: holds one worker at a time."""
+
+    def __init__(self) -> None:
+        send_as_arrays()
 
     def address(self) -> str:
         """host:port on this node where a process group can meet."""

@@ -11,6 +11,7 @@ from data.errors import UserError
 from rlhf.actors.group import Closing, P, R, S, Seat, W, WorkerError, WorkerLost
 from rlhf.actors.hosts import give_back, take_hosts
 from rlhf.actors.placement import Placement
+from rlhf.actors.tensors import send_as_arrays
 from rlhf.engine.distributed import Rank
 
 SECONDS_TO_HEAR = 5.0
@@ -25,6 +26,7 @@ class RayGroup(Closing, Generic[W]):
     ) -> None:
         self.size = placement.workers
         self._name, self._placement = name, placement
+        send_as_arrays()
         self._hosts = take_hosts(placement)
         self._closed = self._busy = False
         shared = [ray.put(arg) for arg in args]  # once, however many workers read it

@@ -6,6 +6,7 @@ import time
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from data.errors import DataError
 from rlhf.actors.group import Seat
@@ -39,6 +40,13 @@ class Counter:
         value = torch.tensor(float(self.value))
         dist.all_reduce(value)
         return float(value)
+
+    def negated(self, tensor: Tensor) -> tuple[Tensor, bool]:
+        """In place, which a tensor of somebody else's memory would not allow; and whether it was
+        part of a larger one."""
+        shared = tensor.untyped_storage().nbytes() > tensor.nbytes
+        with torch.no_grad():
+            return tensor.neg_(), shared
 
     def fail(self, rank: int) -> None:
         if self.rank.index == rank:

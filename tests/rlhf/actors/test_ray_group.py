@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+import torch
+from torch import Tensor
 
 from data.errors import DataError
 from rlhf.actors import hosts
@@ -38,6 +40,26 @@ def test_calls_return_a_result_per_rank(pair: RayGroup[Counter]) -> None:
     assert pair.broadcast(Counter.add, 1) == [12, 12]  # they remember
     with pytest.raises(ValueError, match="zip"):
         pair.scatter(Counter.scaled, [[1]])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(6).view(2, 3),
+        torch.ones(3, 4).t()[1:3],
+        torch.tensor(2.5),
+        torch.zeros(0, 3),
+        torch.full((600_000,), 0.1),  # too large to travel with the call
+        torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+        torch.tensor([1.5, -2.0], requires_grad=True),
+    ],
+    ids=["ids", "a part", "a number", "nothing", "much", "bf16", "with a gradient"],
+)
+def test_tensors_arrive_as_they_are(pair: RayGroup[Counter], tensor: Tensor) -> None:
+    for found, shared in pair.broadcast(Counter.negated, tensor):
+        torch.testing.assert_close(found, -tensor, rtol=0, atol=0)
+        assert found.requires_grad == tensor.requires_grad and not shared
+        found.detach().add_(1)
 
 
 def test_ranks_are_processes_joined_in_a_group(pair: RayGroup[Counter]) -> None:
