@@ -3,7 +3,7 @@
 A Python function may take their place: reward/function.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +84,8 @@ class RewardModels:
     def score(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Scores:
         """Both scores of every response, and R_c as a raw score."""
         sequences = [rollout.ids for rollout in rollouts]
-        helpfulness = torch.tensor(score_with(self.helpfulness, sequences))
-        safety = torch.tensor(score_with(self.safety, sequences))
+        begun = [begin_scoring(workers, sequences) for workers in (self.helpfulness, self.safety)]
+        helpfulness, safety = (torch.tensor(scores()) for scores in begun)
         tags = torch.tensor([prompt.domain == "safety" for prompt in prompts], dtype=torch.bool)
         combined = combine_scores(safety, helpfulness, tags, self.threshold)
         return Scores(helpfulness=helpfulness, safety=safety, combined=combined)
@@ -102,9 +102,11 @@ def reward_models(
     first, second = (model_directory(directory, domain) for domain in DOMAINS)
     with (
         start_workers(
-            ScoreWorker, placement, first, dtype, name="helpfulness scorer"
+            ScoreWorker, placement, first, dtype, name="helpfulness scorer", groups=2
         ) as helpfulness,
-        start_workers(ScoreWorker, placement, second, dtype, name="safety scorer") as safety,
+        start_workers(
+            ScoreWorker, placement, second, dtype, name="safety scorer", groups=2
+        ) as safety,
     ):
         yield RewardModels(helpfulness, safety, threshold)
 
@@ -116,11 +118,22 @@ def model_directory(run: Path, domain: Domain) -> Path:
 
 def score_with(workers: WorkerGroup[ScoreWorker], sequences: Sequence[list[int]]) -> list[float]:
     """Scores in the order of the sequences, which the workers share."""
+    return begin_scoring(workers, sequences)()
+
+
+def begin_scoring(
+    workers: WorkerGroup[ScoreWorker], sequences: Sequence[list[int]]
+) -> Callable[[], list[float]]:
+    """The same, but other groups may work meanwhile; see `WorkerGroup.begin`."""
     size = workers.size
-    parts = workers.scatter(ScoreWorker.score, [sequences[rank::size] for rank in range(size)])
-    scores = [0.0] * len(sequences)
-    for rank, part in enumerate(parts):
-        scores[rank::size] = part
+    begun = workers.begin(ScoreWorker.score, [sequences[rank::size] for rank in range(size)])
+
+    def scores() -> list[float]:
+        found = [0.0] * len(sequences)
+        for rank, part in enumerate(begun()):
+            found[rank::size] = part
+        return found
+
     return scores
 
 

@@ -26,7 +26,7 @@ NO_DATA = "there is no real data at"
 def one_thread() -> Iterator[None]:
     """Tiny matrices lose more to several threads than they gain, and sums keep their order."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Placement, "threads", 1)
+        patch.setattr(Placement, "threads", lambda *_: 1)
         yield
 
 

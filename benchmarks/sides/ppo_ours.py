@@ -39,6 +39,10 @@ class TimedGroup:
     def scatter(self, method: Callable[..., Any], shards: Sequence[Any]) -> list[Any]:
         return self._timed(method, self._group.scatter)(method, shards)
 
+    def begin(self, method: Callable[..., Any], shards: Sequence[Any]) -> Callable[[], list[Any]]:
+        begun = self._timed(method, self._group.begin)(method, shards)
+        return self._timed(method, begun)
+
     def _timed(self, method: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
         phase = PHASES.get(method.__name__)
         return self._clock.timed(phase, call) if phase else call

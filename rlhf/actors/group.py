@@ -66,6 +66,13 @@ class WorkerGroup(Protocol[W_co]):
         """Calls the method on every worker with its own shard; results by rank."""
         ...
 
+    def begin(self, method: Callable[[W_co, S], R], shards: Sequence[S]) -> Callable[[], list[R]]:
+        """Like `scatter`, but other groups may work meanwhile; what it returns waits for results.
+
+        Workers of this process begin only then.
+        """
+        ...
+
     def close(self) -> None:
         """Ends the workers."""
         ...
@@ -96,7 +103,7 @@ class LocalGroup(Closing, Generic[W]):
     size = 1
 
     def __init__(self, worker: Callable[..., W], placement: Placement, *args: Any) -> None:
-        threads, timeout = placement.threads, placement.timeout
+        threads, timeout = placement.threads(), placement.timeout
         device = "cuda" if placement.gpus_per_worker else "cpu"
         seat = Seat(rank=Rank(), threads=threads, device=device, timeout=timeout)
         self._worker = worker(seat, *args)
@@ -109,15 +116,19 @@ class LocalGroup(Closing, Generic[W]):
 
     def scatter(self, method: Callable[[W, S], R], shards: Sequence[S]) -> list[R]:
         """See `WorkerGroup`."""
+        return self.begin(method, shards)()
+
+    def begin(self, method: Callable[[W, S], R], shards: Sequence[S]) -> Callable[[], list[R]]:
+        """See `WorkerGroup`."""
         (shard,) = shards
-        return [method(self._worker, shard)]
+        return lambda: [method(self._worker, shard)]
 
     def close(self) -> None:
         """Nothing to end."""
 
 
 def start_workers(
-    worker: Callable[..., W], placement: Placement, *args: Any, name: str
+    worker: Callable[..., W], placement: Placement, *args: Any, name: str, groups: int = 1
 ) -> "LocalGroup[W] | RayGroup[W]":
     """The workers of a role, as the placement says. Close them when done (a context manager).
 
@@ -126,9 +137,10 @@ def start_workers(
         placement: how many, where, and whether through Ray.
         args: constructor arguments, the same for every rank.
         name: the role, for messages.
+        groups: how many such groups work at the same time (`begin`) where they can.
     """
     if placement.ray:
         from rlhf.actors.ray_group import RayGroup  # a run in process needs no Ray
 
-        return RayGroup(worker, placement, *args, name=name)
+        return RayGroup(worker, placement, *args, name=name, groups=groups)
     return LocalGroup(worker, placement, *args)

@@ -35,10 +35,9 @@ class Placement:
         if self.timeout <= 0:
             raise ConfigError(f"timeout is {self.timeout}; it must be above 0 seconds")
 
-    @property
-    def threads(self) -> int:
-        """Cores of this machine shared out among the workers."""
-        return max(1, usable_cores() // self.workers)
+    def threads(self, groups: int = 1) -> int:
+        """Cores of this machine shared out among the workers of groups that work at once."""
+        return max(1, usable_cores() // (self.workers * groups))
 
 
 def usable_cores() -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Concatenate, Generic
 
 import ray
@@ -22,10 +23,15 @@ class RayGroup(Closing, Generic[W]):
     """Workers in hosts of their own, one per rank, joined in a process group."""
 
     def __init__(
-        self, worker: Callable[..., W], placement: Placement, *args: Any, name: str
+        self,
+        worker: Callable[..., W],
+        placement: Placement,
+        *args: Any,
+        name: str,
+        groups: int = 1,
     ) -> None:
         self.size = placement.workers
-        self._name, self._placement = name, placement
+        self._name, self._placement, self._groups = name, placement, groups
         send_as_arrays()
         self._hosts = take_hosts(placement)
         self._closed = self._busy = False
@@ -46,11 +52,16 @@ class RayGroup(Closing, Generic[W]):
 
     def scatter(self, method: Callable[[W, S], R], shards: Sequence[S]) -> list[R]:
         """See `WorkerGroup`."""
+        return self.begin(method, shards)()
+
+    def begin(self, method: Callable[[W, S], R], shards: Sequence[S]) -> Callable[[], list[R]]:
+        """See `WorkerGroup`."""
         name = method.__name__
         calls = [
             host.call.remote(name, shard) for host, shard in zip(self._actors, shards, strict=True)
         ]
-        return self._collect(calls, name)
+        self._busy = True
+        return partial(self._collect, calls, name)
 
     def close(self) -> None:
         """Lets the workers go; hosts in the middle of a call are killed."""
@@ -73,7 +84,7 @@ class RayGroup(Closing, Generic[W]):
         placement = self._placement
         return Seat(
             rank=Rank(index=index, world_size=self.size),  # the host adds where they meet
-            threads=placement.threads,
+            threads=placement.threads(self._groups),
             device="cuda" if placement.gpus_per_worker else "cpu",
             timeout=placement.timeout,
         )

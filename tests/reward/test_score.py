@@ -52,10 +52,9 @@ class Ranks:
         self.size = size
         self._workers = [LocalGroup(ScoreWorker, HERE, model) for _ in range(size)]
 
-    def scatter(self, method: Callable[..., Any], shards: Sequence[Any]) -> list[Any]:
-        return [
-            w.scatter(method, [shard])[0] for w, shard in zip(self._workers, shards, strict=True)
-        ]
+    def begin(self, method: Callable[..., Any], shards: Sequence[Any]) -> Callable[[], list[Any]]:
+        pairs = list(zip(self._workers, shards, strict=True))
+        return lambda: [worker.scatter(method, [shard])[0] for worker, shard in pairs]
 
 
 @torch.no_grad()

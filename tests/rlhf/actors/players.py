@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -55,6 +56,13 @@ class Counter:
     def complain(self, rank: int) -> None:
         if self.rank.index == rank:
             raise DataError("the file is torn; restore it")
+
+    def meet(self, files: tuple[Path, Path]) -> int:
+        """Makes the first file, waits for the second; the number of its threads."""
+        files[0].touch()
+        while not files[1].exists():
+            time.sleep(0.01)
+        return torch.get_num_threads()
 
     def sleep(self, rank: int, seconds: float) -> None:
         if self.rank.index == rank:

@@ -9,7 +9,7 @@ from data.errors import ConfigError
 from rlhf.actors import placement
 from rlhf.actors.placement import Placement
 
-THREADS = vars(Placement)["threads"].fget
+THREADS = Placement.threads
 """The property itself, which a fixture of these tests replaces by one thread."""
 
 
@@ -28,12 +28,15 @@ def test_settings_that_cannot_be(values: dict[str, Any], reason: str) -> None:
         Placement(**values)
 
 
-@pytest.mark.parametrize(("cores", "workers", "threads"), [(16, 1, 16), (16, 3, 5), (2, 4, 1)])
+@pytest.mark.parametrize(
+    ("cores", "workers", "groups", "threads"),
+    [(16, 1, 1, 16), (16, 3, 1, 5), (2, 4, 1, 1), (16, 1, 2, 8), (16, 3, 2, 2), (1, 1, 2, 1)],
+)
 def test_cores_are_shared_out(
-    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, threads: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, groups: int, threads: int
 ) -> None:
     monkeypatch.setattr(placement, "usable_cores", lambda: cores)
-    assert THREADS(Placement(workers=workers)) == threads
+    assert THREADS(Placement(workers=workers), groups) == threads
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -60,6 +61,28 @@ def test_tensors_arrive_as_they_are(pair: RayGroup[Counter], tensor: Tensor) -> 
         torch.testing.assert_close(found, -tensor, rtol=0, atol=0)
         assert found.requires_grad == tensor.requires_grad and not shared
         found.detach().add_(1)
+
+
+def test_groups_that_work_at_once_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Placement, "threads", lambda _, groups: 6 // groups)
+    one, files = Placement(timeout=60), (tmp_path / "a", tmp_path / "b")
+    with (
+        start_workers(Counter, one, 0, name="first", groups=2) as first,
+        start_workers(Counter, one, 0, name="second", groups=2) as second,
+    ):
+        begun = [first.begin(Counter.meet, [files]), second.begin(Counter.meet, [files[::-1]])]
+        assert [results() for results in begun] == [[3], [3]]
+
+
+def test_a_group_that_closes_before_its_results_are_there(tmp_path: Path) -> None:
+    """As where another group failed meanwhile: its process is ended, not kept for the next."""
+    with RayGroup(Counter, Placement(timeout=60), 0, name="counter") as group:
+        (before,) = group.broadcast(Counter.place)
+        group.begin(Counter.meet, [(tmp_path / "a", tmp_path / "never")])
+    with RayGroup(Counter, Placement(timeout=60), 0, name="counter") as group:
+        assert group.broadcast(Counter.place)[0][2] != before[2]
 
 
 def test_ranks_are_processes_joined_in_a_group(pair: RayGroup[Counter]) -> None:
