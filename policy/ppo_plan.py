@@ -23,6 +23,7 @@ from rlhf.engine import deepspeed_engine
 from rlhf.engine.base import EngineConfig
 from rlhf.generation.generator import DEFAULT_SLOTS
 from rlhf.model.config import ModelConfig
+from rlhf.model.documents import NEARLY_ALL
 from rlhf.model.heads import LanguageModel, ScalarModel
 from rlhf.model.kv_cache import BLOCK
 from rlhf.model.logprobs import CHUNK_ROWS
@@ -366,8 +367,8 @@ def _block_activations(
     if engine.recompute_activations:
         return inputs, attention + behind + backward
     # the last block computes what is behind its attention for responses only
-    prompt = max(0, config.context - train.sampling.max_new_tokens)
-    unread = prompt * behind // config.context
+    prompt = config.context - train.sampling.max_new_tokens
+    unread = prompt * behind // config.context if prompt > (1 - NEARLY_ALL) * config.context else 0
     return inputs + config.num_layers * (attention + behind) - unread, backward
 
 

@@ -258,7 +258,7 @@ def value_loss(module: nn.Module, batch: MicroBatch, clip_range: float) -> tuple
 def _values(module: nn.Module, rows: Experience) -> Tensor:
     """[B, T] what a critic expects before each token of the responses; 0 elsewhere."""
     mask = rows.response_mask
-    return torch.where(mask, align_values(module(rows.tokens, mask=predicting(mask))), 0.0)
+    return torch.where(mask, align_values(module(rows.tokens, wanted=predicting(mask))), 0.0)
 
 
 def own_rows(num_rows: int, rank: int, world_size: int) -> Tensor:

@@ -325,9 +325,9 @@ def scores_at(
 ) -> Tensor:
     """[N] scores at the rows and columns [N, 2] of a batch; see `ScalarModel` for the others."""
     places = last[:, 0], last[:, 1]
-    mask = torch.zeros_like(tokens, dtype=torch.bool)
-    mask[places] = True
-    return model(tokens, documents, branches, mask)[places]
+    wanted = torch.zeros_like(tokens, dtype=torch.bool)
+    wanted[places] = True
+    return model(tokens, documents, branches, wanted)[places]
 
 
 def encode_pairs(

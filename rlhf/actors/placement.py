@@ -16,7 +16,7 @@ class Placement:
     gpus_per_worker: float = 0.0
     """GPUs that Ray reserves for each worker."""
     cpus_per_worker: float = 0.0
-    """Cores that Ray reserves for each worker; 0 lets roles that never work at once share them."""
+    """Cores that Ray reserves for each worker; 0 lets roles share them, which mostly take turns."""
     ray: bool = True
     """Whether workers are Ray actors; without it the one worker runs in this process."""
     timeout: float = 1800.0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def send_as_arrays() -> None:
-    """From now on in this process, which must have joined Ray."""
+    """From now on in this process."""
     register_serializer(Tensor, serializer=_packed, deserializer=_unpacked)
 
 

@@ -65,14 +65,13 @@ class ScalarModel(nn.Module):
         tokens: Tensor,
         documents: Tensor | None = None,
         branches: Tensor | None = None,
-        mask: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """[B, T] one float32 value per token: what the sequence up to it is worth.
 
-        Where a mask [B, T] is given, only the values of the marked tokens are of use; for the other
-        arguments see `Transformer`.
+        See `Transformer` for the arguments; only values that are wanted are of use.
         """
-        return self.score(self.model(tokens, documents, branches, mask)).squeeze(-1)
+        return self.score(self.model(tokens, documents, branches, wanted)).squeeze(-1)
 
 
 def score_at_last(values: Tensor, lengths: Tensor) -> Tensor:

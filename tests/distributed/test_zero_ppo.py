@@ -28,9 +28,12 @@ MICRO_BATCH = 2
 
 
 def experience() -> Experience:
-    """Five rows: rank 0 has three and needs two passes, rank 1 has two, which one would hold."""
-    tokens = torch.randint(3, 512, (5, 12), generator=torch.Generator().manual_seed(0))
-    return made_up.experience(tokens, 4)
+    """Five rows: rank 0 has three and needs two passes, rank 1 has two, which one would hold.
+
+    Prompts are long, so that the last layer computes half of the positions.
+    """
+    tokens = torch.randint(3, 512, (5, 64), generator=torch.Generator().manual_seed(0))
+    return made_up.experience(tokens, 56)
 
 
 def answers(directory: Path, engine: EngineConfig, rank: Rank) -> dict[str, Tensor]:

@@ -57,6 +57,43 @@ class Ranks:
         return lambda: [worker.scatter(method, [shard])[0] for worker, shard in pairs]
 
 
+class Begun:
+    """Writes down when it is told to score and when it is asked for the scores."""
+
+    size = 1
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self._name, self._log = name, log
+
+    def begin(self, method: Callable[..., Any], shards: Sequence[Any]) -> Callable[[], list[Any]]:
+        self._log.append(f"{self._name} begins")
+
+        def results() -> list[list[float]]:
+            self._log.append(f"{self._name} is asked")
+            return [[]]
+
+        return results
+
+
+def test_both_models_score_at_once() -> None:
+    log: list[str] = []
+    models = RewardModels(Begun("a", log), Begun("b", log))  # type: ignore[arg-type]
+    models.score([], [])
+    assert log == ["a begins", "b begins", "a is asked", "b is asked"]
+
+
+def test_both_models_share_the_cores(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[int] = []
+
+    def start(*arguments: Any, groups: int, **names: str) -> LocalGroup[ScoreWorker]:
+        shares.append(groups)
+        return LocalGroup(ScoreWorker, HERE, arguments[2])
+
+    monkeypatch.setattr(reward.score, "start_workers", start)
+    with reward_models(run, HERE):
+        assert shares == [2, 2]
+
+
 @torch.no_grad()
 def one_by_one(model: Path, sequences: list[list[int]]) -> list[float]:
     """The model alone: the value at the last token of an unpadded sequence."""

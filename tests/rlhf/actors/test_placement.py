@@ -10,7 +10,7 @@ from rlhf.actors import placement
 from rlhf.actors.placement import Placement
 
 THREADS = Placement.threads
-"""The property itself, which a fixture of these tests replaces by one thread."""
+"""The method itself, which a fixture of these tests replaces by one thread."""
 
 
 @pytest.mark.parametrize(

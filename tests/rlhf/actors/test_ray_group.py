@@ -4,15 +4,19 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 from torch import Tensor
 
 from data.errors import DataError
-from rlhf.actors import hosts
+from rlhf.actors import hosts, ray_group
 from rlhf.actors.group import WorkerError, WorkerLost, start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.ray_group import RayGroup
@@ -77,12 +81,33 @@ def test_groups_that_work_at_once_share_the_cores(
 
 
 def test_a_group_that_closes_before_its_results_are_there(tmp_path: Path) -> None:
-    """As where another group failed meanwhile: its process is ended, not kept for the next."""
+    """As where another group failed meanwhile: its process is ended at once."""
     with RayGroup(Counter, Placement(timeout=60), 0, name="counter") as group:
-        (before,) = group.broadcast(Counter.place)
+        ((_, _, process),) = group.broadcast(Counter.place)
         group.begin(Counter.meet, [(tmp_path / "a", tmp_path / "never")])
-    with RayGroup(Counter, Placement(timeout=60), 0, name="counter") as group:
-        assert group.broadcast(Counter.place)[0][2] != before[2]
+        began = time.monotonic()
+    assert time.monotonic() - began < hosts.SECONDS_TO_VACATE / 2
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(process).wait(timeout=30)
+
+
+def test_the_timeout_counts_from_the_call(
+    pair: RayGroup[Counter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from when somebody asks for the results."""
+    now, waits, wait = [0.0], list[float](), ray.wait
+
+    def watch(calls: list[Any], *, timeout: float, **others: Any) -> Any:
+        waits.append(timeout)
+        return wait(calls, timeout=timeout, **others)
+
+    monkeypatch.setattr(ray_group, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(ray, "wait", watch)
+    results = pair.begin(Counter.meet, [(tmp_path / "a", tmp_path / "never")] * 2)
+    now[0] = 60.5
+    with pytest.raises(WorkerLost, match="counter rank 0 did not finish 'meet' within 60 s"):
+        results()
+    assert waits[0] == 0.0
 
 
 def test_ranks_are_processes_joined_in_a_group(pair: RayGroup[Counter]) -> None:

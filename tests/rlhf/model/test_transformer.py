@@ -90,11 +90,13 @@ def test_the_score_is_read_at_the_last_real_token() -> None:
         close(score, model(row[None])[0, -1])
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.4, 0.95, 1.0])
-def test_only_what_is_wanted_is_computed(share: float, packed: bool) -> None:
+def test_only_what_is_wanted_is_computed(share: float, packed: bool, recompute: bool) -> None:
     """States and gradients are those of a pass that computes everything."""
     model = small_language_model().model
+    model.recompute_activations = recompute
     tokens = random_tokens(3, 70)
     documents = torch.zeros_like(tokens)
     documents[:, 40:], documents[1, 60:] = 1, -1
