@@ -115,7 +115,7 @@ def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
         return kernels.product_over_rows(x, y)
     if x.shape[1] > y.shape[1]:  # oneDNN copies the first factor, transposed
         return product_over_rows(y, x).t()
-    chunks = zip(x.split(ROWS_AT_A_TIME), y.split(ROWS_AT_A_TIME), strict=True)
+    chunks = zip(*(torch.split(factor, ROWS_AT_A_TIME) for factor in (x, y)), strict=True)
     products = (_product(first.t(), second.t()) for first, second in chunks)
     product = next(products)
     for other in products:
