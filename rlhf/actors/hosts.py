@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from rlhf.actors.group import Seat
 from rlhf.actors.placement import Placement
-from rlhf.actors.process import give_back_memory, rest
+from rlhf.actors.process import end_with_parent, give_back_memory, rest
 from rlhf.actors.tensors import send_as_arrays
 from rlhf.engine.distributed import free_address
 
@@ -47,6 +47,7 @@ class Host:
     """The inside of a Ray actor: holds one worker at a time."""
 
     def __init__(self) -> None:
+        end_with_parent()
         send_as_arrays()
 
     def address(self) -> str:

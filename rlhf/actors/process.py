@@ -1,6 +1,7 @@
 """How a worker's process treats memory and threads between calls, where the C libraries let it."""
 
 import ctypes
+import signal
 
 LIBRARIES = ctypes.CDLL(None)
 """Everything that the process has loaded for all to see: glibc, and the OpenMP of torch."""
@@ -12,6 +13,8 @@ KEPT = {
     TOP_PAD: 32 * 2**20,  # of a thread's heap, which then stays when it is free
     TRIM_THRESHOLD: 32 * 2**20,
 }
+PARENT_DEATH_SIGNAL = 1
+"""Of prctl (linux/prctl.h)."""
 PAUSE_SOFT = 1
 """Of omp_pause_resource_all: threads end, and come back with the next operation."""
 
@@ -31,6 +34,15 @@ def give_back_memory() -> None:
     """Gives all freed memory back, hundreds of megabytes of a worker that has gone."""
     if hasattr(LIBRARIES, "malloc_trim"):
         LIBRARIES.malloc_trim(0)
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when the one that started it ends, on Linux.
+
+    Ray asks its workers to end; one that is stopped or hangs does not hear it, and stays.
+    """
+    if hasattr(LIBRARIES, "prctl"):
+        LIBRARIES.prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def rest() -> None:
