@@ -62,4 +62,4 @@ def test_a_few_times(tmp_path: Path) -> None:
 def test_many_times(tmp_path: Path) -> None:
     saved, torn = rounds(tmp_path, 50)
     assert saved >= 50
-    assert torn >= 5  # of a save that takes 3 ms and more
+    assert torn > 10  # most kills come while a checkpoint is being written
