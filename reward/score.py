@@ -102,10 +102,10 @@ def reward_models(
     first, second = (model_directory(directory, domain) for domain in DOMAINS)
     with (
         start_workers(
-            ScoreWorker, placement, first, dtype, name="helpfulness scorer", groups=2
+            ScoreWorker, placement, first, dtype, name="helpfulness scorer", groups=len(DOMAINS)
         ) as helpfulness,
         start_workers(
-            ScoreWorker, placement, second, dtype, name="safety scorer", groups=2
+            ScoreWorker, placement, second, dtype, name="safety scorer", groups=len(DOMAINS)
         ) as safety,
     ):
         yield RewardModels(helpfulness, safety, threshold)

@@ -40,7 +40,7 @@ class RayGroup(Closing, Generic[W]):
             host.occupy.remote(worker, self._seat(index), self._hosts.address, *shared)
             for index, host in enumerate(self._actors)
         ]
-        self._collect(calls, "start", self._deadline())
+        self._begun(calls, "start")()
 
     def broadcast(
         self, method: Callable[Concatenate[W, P], R], *args: P.args, **kwargs: P.kwargs
@@ -48,7 +48,7 @@ class RayGroup(Closing, Generic[W]):
         """See `WorkerGroup`."""
         name = method.__name__
         calls = [host.call.remote(name, *args, **kwargs) for host in self._actors]
-        return self._collect(calls, name, self._deadline())
+        return self._begun(calls, name)()
 
     def scatter(self, method: Callable[[W, S], R], shards: Sequence[S]) -> list[R]:
         """See `WorkerGroup`."""
@@ -57,9 +57,7 @@ class RayGroup(Closing, Generic[W]):
     def begin(self, method: Callable[[W, S], R], shards: Sequence[S]) -> Callable[[], list[R]]:
         """See `WorkerGroup`."""
         name, pairs = method.__name__, list(zip(self._actors, shards, strict=True))
-        self._busy = True
-        calls = [host.call.remote(name, shard) for host, shard in pairs]
-        return partial(self._collect, calls, name, self._deadline())
+        return self._begun([host.call.remote(name, shard) for host, shard in pairs], name)
 
     def close(self) -> None:
         """Lets the workers go; hosts in the middle of a call are killed."""
@@ -87,13 +85,13 @@ class RayGroup(Closing, Generic[W]):
             timeout=placement.timeout,
         )
 
-    def _deadline(self) -> float:
-        """Of calls that are made now."""
-        return time.monotonic() + self._placement.timeout
+    def _begun(self, calls: list[Any], phase: str) -> Callable[[], list[Any]]:
+        """Collects calls that have just been made; their time runs from now."""
+        self._busy = True
+        return partial(self._collect, calls, phase, time.monotonic() + self._placement.timeout)
 
     def _collect(self, calls: list[Any], phase: str, deadline: float) -> list[Any]:
         """Results by rank. The first failure ends the group: its peers would wait for it."""
-        self._busy = True
         waiting = list(calls)
         results: dict[Any, Any] = {}
         try:
