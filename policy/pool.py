@@ -16,6 +16,7 @@ from data.schemas import Demonstration, messages_from
 from policy.samples import read_samples, write_samples
 
 Records = list[dict[str, Any]]
+_COLUMNS = ("round", "prompt_id", "domain", "messages")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 
@@ -74,17 +75,34 @@ def add_round(pool: Path, name: str, records: Sequence[Mapping[str, Any]]) -> No
     if held == list(records):
         return
     if held:
-        raise DataError(
-            f"{str(pool)!r} already holds other samples of round {name!r}; give this round "
-            "another name (--round)"
-        )
+        raise round_taken(pool, name)
     pool.mkdir(parents=True, exist_ok=True)
     write_samples(path, records)
 
 
+def round_taken(pool: Path, name: str) -> DataError:
+    """The error for two runs that call themselves the same round."""
+    return DataError(
+        f"{str(pool)!r} already holds other samples of round {name!r}; give this round another "
+        "name (--round)"
+    )
+
+
 def read_rounds(pool: Path) -> dict[str, Records]:
-    """Round → its records, in the order of the names."""
-    return {path.stem: read_samples(path) for path in sorted(pool.glob("[!.]*.parquet"))}
+    """Round → its records, in the order of the names.
+
+    Raises:
+        DataError: a Parquet file that is none of a pool.
+    """
+    rounds = {path.stem: read_samples(path) for path in sorted(pool.glob("[!.]*.parquet"))}
+    for name, records in rounds.items():
+        missing = [column for column in _COLUMNS if records and column not in records[0]]
+        if missing:
+            raise DataError(
+                f"{pool / name}.parquet has no column {missing[0]!r}, so it is no round of a "
+                "pool; name a directory that holds nothing but rounds (--pool)"
+            )
+    return rounds
 
 
 def mix_rounds(

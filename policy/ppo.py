@@ -10,7 +10,8 @@ Where we differ: a critic of its own (the paper does not say), started from the 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,10 +127,21 @@ class PpoConfig:
             )
         if self.sampling.temperature == 0:
             raise ConfigError("PPO samples; sampling.temperature must be above 0")
-        if self.sampling.top_k or self.sampling.top_p < 1:
+        self.sampling.require_all_tokens("PPO")
+        if self.kl_control == "adaptive":
+            self._require_steady_control()
+
+    def _require_steady_control(self) -> None:
+        """The controller multiplies β by 1 ± 0.2 n / horizon, which has to stay above 0."""
+        if not self.kl_coef:
             raise ConfigError(
-                "PPO needs the log-probabilities of the full distribution; leave sampling.top_k "
-                "at 0 and sampling.top_p at 1"
+                "kl_coef is 0 and kl_control adaptive, which multiplies it: begin above 0, or "
+                "leave kl_control fixed"
+            )
+        if self.kl_horizon < self.prompts_per_iteration:
+            raise ConfigError(
+                f"kl_horizon is {self.kl_horizon}; it must be at least prompts_per_iteration, "
+                f"{self.prompts_per_iteration}, for β to change by a fifth of itself at most"
             )
 
 
@@ -158,11 +170,13 @@ def train_ppo(
     Returns:
         `tokens`: how many were sampled and learned from.
     """
-    _check_parts(config, roles, held_out)
+    check_workers(config, roles.policy.size, None if held_out is None else len(held_out))
     first, kl_coef = _resume(config, roles, run)
     metrics = run.metrics(first)
-    records = [r for r in read_samples(run.directory / SAMPLES_FILE) if r["step"] < first]
-    with progress("ppo", config.iterations, done=first) as advance:
+    with (
+        _kept_samples(run.directory / SAMPLES_FILE, first) as records,
+        progress("ppo", config.iterations, done=first) as advance,
+    ):
         for iteration in range(first, config.iterations):
             began = time.monotonic()
             batch = prompts.batch(iteration, config.prompts_per_iteration, seed=config.seed)
@@ -188,26 +202,43 @@ def train_ppo(
                 write_samples(run.directory / SAMPLES_FILE, records)
                 _save_checkpoint(config, roles, run, iteration + 1, kl_coef)
             advance(1, f"score {values['objective/scores']:.2f} KL {values['objective/kl']:.2f}")
-    write_samples(run.directory / SAMPLES_FILE, records)
     if not config.patience:
         roles.policy.broadcast(PolicyWorker.save_model, run.model)
     per_prompt = sum(line["response/tokens"] for line in read_metrics(run.directory))
     return {"tokens": per_prompt * config.prompts_per_iteration}
 
 
-def _check_parts(config: PpoConfig, roles: Roles, held_out: PromptSet | None) -> None:
-    if config.minibatch_size < roles.policy.size:
+@contextmanager
+def _kept_samples(path: Path, first: int) -> Iterator[list[dict[str, Any]]]:
+    """Records of the iterations before `first`, to be added to; on disk however the run ends."""
+    records = [record for record in read_samples(path) if record["step"] < first]
+    try:
+        yield records
+    finally:
+        if records:
+            write_samples(path, records)
+
+
+def check_workers(config: PpoConfig, workers: int, num_held_out: int | None) -> None:
+    """Every policy worker needs rows of each mini-batch, and of an evaluation.
+
+    Raises:
+        ConfigError: there are too many workers, or evaluations without held-out prompts.
+    """
+    if config.minibatch_size < workers:
         raise ConfigError(
             f"minibatch_size is {config.minibatch_size}; it must be at least the number of policy "
-            f"workers, {roles.policy.size}"
+            f"workers, {workers}"
         )
-    if config.eval_every and held_out is None:
+    if not config.eval_every:
+        return
+    if num_held_out is None:
         raise ConfigError(f"eval_every is {config.eval_every}; there are no held-out prompts")
-    if held_out is not None and min(config.eval_prompts, len(held_out)) < roles.policy.size:
+    if min(config.eval_prompts, num_held_out) < workers:
         raise ConfigError(
-            f"{min(config.eval_prompts, len(held_out))} held-out prompts for {roles.policy.size} "
-            "policy workers; each needs one: raise eval_prompts, give more prompts, or set "
-            "eval_every to 0"
+            f"{min(config.eval_prompts, num_held_out)} held-out prompts for {workers} policy "
+            "workers; each needs one: raise eval_prompts, give more prompts, or set eval_every "
+            "to 0"
         )
 
 

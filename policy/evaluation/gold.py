@@ -156,7 +156,7 @@ def _step_means(
     return {
         "gold_helpfulness": _mean(helpfulness),
         "violation_rate": _mean(violations),
-        **{name: _mean([row[name] for row in rows]) for name in scores},
+        **{name: _mean([row[name] for row in rows]) for name in scores if name in rows[0]},
     }
 
 

@@ -43,6 +43,7 @@ class EvaluateCommand:
             raise ConfigError("policies is empty; name one at least, as in '{sft: runs/sft/model}'")
         if self.sampling.temperature == 0:
             raise ConfigError("temperature is 0; a KL needs samples, so it must be above 0")
+        self.sampling.require_all_tokens("a KL")
 
     @property
     def baseline(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from data.dataset import read_rows
 from data.errors import require_positive
 from data.schemas import Prompt
-from policy.ppo import PpoConfig, Roles, train_ppo
+from policy.ppo import PpoConfig, Roles, check_workers, train_ppo
 from policy.ppo_plan import plan_ppo
 from policy.ppo_workers import CriticInit, CriticWorker, PolicyWorker
 from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> None:
     if config.train.eval_every:
         held_out = PromptSet.encode(read_rows(config.prompts, Prompt, "validation"), chat)
         check_room(held_out, config.model)
+    num_held_out = None if held_out is None else len(held_out)
+    check_workers(config.train, config.placement.workers, num_held_out)
     restarts = Restarts(config.max_restarts)
     run = begin("ppo", config)
     if run is None:
@@ -78,7 +80,8 @@ def main(argv: Sequence[str]) -> None:
         with _roles(config, rewards) as roles:
             return train_ppo(config.train, roles, prompts, chat, run, held_out)
 
-    with session(config.placement):
+    scorers = config.placement if config.rewards is None else config.reward_placement
+    with session(config.placement if config.placement.ray else scorers):
         figures = restarts.around(work, run)
     run.finish(**figures)
     report_line("ppo", run, **figures)
@@ -88,6 +91,7 @@ def _plan(config: PpoCommand) -> None:
     """Needs no Ray, no GPU and no weights."""
     require_positive(config, "gpu_memory")
     check_engine(config.engine, config.placement.workers)
+    check_workers(config.train, config.placement.workers, config.train.eval_prompts)
     critic, _ = _critic_start(config)
     models = models_of(config.model, config.reference or config.model, critic, config.rewards)
     engine, placement = config.engine, config.placement

@@ -102,7 +102,10 @@ def _remedy(plan: WorkerPlan, use: Use, engine: EngineConfig, available: float) 
     }
     match max(sizes, key=lambda name: sizes[name]):
         case "sampling":
-            return "raise placement.workers: each then samples fewer responses at a time"
+            return (
+                "raise placement.workers, up to train.minibatch_size: each then samples fewer "
+                "responses at a time"
+            )
         case "activations" if not engine.recompute_activations:
             return "set engine.recompute_activations"
         case "activations":
@@ -110,7 +113,10 @@ def _remedy(plan: WorkerPlan, use: Use, engine: EngineConfig, available: float) 
         case _ if engine.zero_stage < 3:
             return "raise engine.zero_stage to 3"
         case _:
-            return "raise placement.workers, or set engine.offload_optimizer"
+            return (
+                "set engine.offload_optimizer, or raise placement.workers, up to "
+                "train.minibatch_size"
+            )
 
 
 def _table(plans: Sequence[WorkerPlan]) -> Table:

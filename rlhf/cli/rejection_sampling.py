@@ -21,6 +21,7 @@ from policy.pool import (
     mix_rounds,
     pool_entries,
     read_rounds,
+    round_taken,
 )
 from policy.prompts import PromptSet, chat_format_of, check_room
 from policy.rejection_sampling import (
@@ -76,7 +77,8 @@ class RejectionSamplingCommand(RewardChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_round(self.round_name)
+        if self.pool is not None:
+            check_round(self.round_name)
         if self.sweep is not None and self.train.temperatures:
             raise ConfigError("sweep and train.temperatures both name temperatures; give one")
         if self.pool is None and (self.round is not None or self.mixture):
@@ -147,7 +149,9 @@ def _earlier_rounds(config: RejectionSamplingCommand) -> dict[str, Records]:
     if config.pool is None:
         return {}
     rounds = read_rounds(config.pool)
-    rounds.pop(config.round_name, None)  # of this very run, before it was interrupted
+    own = rounds.pop(config.round_name, None)
+    if own and not (config.out / SAMPLES_FILE).exists():  # else of this very run, interrupted
+        raise round_taken(config.pool, config.round_name)
     return mix_rounds(rounds, config.mixture, seed=config.train.seed)
 
 

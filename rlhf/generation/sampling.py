@@ -31,7 +31,7 @@ class SamplingConfig:
     max_new_tokens: int = 64
     """Responses are cut at this many tokens."""
     min_new_tokens: int = 0
-    """EOS is impossible before a response has this many tokens."""
+    """EOS is impossible before a response has this many tokens; 0, as PPO needs, never."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -47,6 +47,20 @@ class SamplingConfig:
                 f"min_new_tokens is {self.min_new_tokens}; it must be 0 to "
                 f"max_new_tokens ({self.max_new_tokens})"
             )
+
+    def require_all_tokens(self, purpose: str) -> None:
+        """Log-probabilities of samples are the model's own only where every token may be drawn.
+
+        Raises:
+            ConfigError: a setting excludes tokens; `purpose` needs the whole distribution.
+        """
+        for name, all_of_them in (("top_k", 0), ("top_p", 1.0), ("min_new_tokens", 0)):
+            value = getattr(self, name)
+            if value != all_of_them:
+                raise ConfigError(
+                    f"sampling.{name} is {value}; {purpose} needs the log-probabilities of the "
+                    f"full distribution: leave it at {all_of_them:g}"
+                )
 
 
 class Sampled(NamedTuple):

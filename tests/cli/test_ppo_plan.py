@@ -53,6 +53,8 @@ def test_workers_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     )
     shown = plan_of("7b", capsys, "--placement.gpus_per_worker", "-1", code=2)
     assert "gpus_per_worker is -1.0; it must be" in shown
+    shown = plan_of("7b", capsys, "--placement.workers", "65", code=2)
+    assert "minibatch_size is 64; it must be at least the number of policy workers, 65" in shown
 
 
 def test_gpus_that_are_too_small(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import time
+from math import sqrt
 from pathlib import Path
+from statistics import mean, variance
 from typing import Any
 
 import pytest
@@ -116,8 +119,8 @@ def nats(model: Path, data: Path) -> float:
         seed=0,
     )
     with torch.no_grad():
-        mean = task.evaluate(task.build().eval(), 0, 1)["validation/loss"]
-    return mean.total / mean.count
+        found = task.evaluate(task.build().eval(), 0, 1)["validation/loss"]
+    return found.total / found.count
 
 
 def test_rejection_sampling(stories: Path, openings: Path, tmp_path: Path) -> None:
@@ -158,6 +161,27 @@ def test_ppo(stories: Path, openings: Path, tmp_path: Path) -> None:
     assert not torch.equal(before.lm_head.weight, after.lm_head.weight)
     names = {alarm["name"] for alarm in json.loads((tmp_path / "alarms.json").read_text())}
     assert names <= {"no_end", "responses_shrink"}  # 24 tokens are no story
+
+
+@pytest.mark.slow  # all of docs/real_weights.md's PPO: half a minute of one core
+def test_ppo_learns_to_please_and_stays_readable(
+    stories: Path, openings: Path, tmp_path: Path
+) -> None:
+    """From 2 to 8 happy words in a hundred, at a KL below 20 nats, in less than 5 CPU minutes."""
+    words = f"--config {ROOT}/configs/stories/ppo.yaml --model {stories} --prompts {openings}"
+    words += f" --out {tmp_path} --placement.ray false --reward_placement.ray false"
+    began = time.process_time()
+    ppo.main(words.split())
+    assert time.process_time() - began < 300
+    samples, lines = read_samples(tmp_path / "samples.parquet"), read_metrics(tmp_path)
+    first, last = (
+        [s["combined_score"] for s in samples if s["step"] == lines[place]["step"]]
+        for place in (0, -1)
+    )
+    error = sqrt(variance(first) / len(first) + variance(last) / len(last))
+    assert (mean(last) - mean(first)) / error > 5, "significant by far"
+    assert lines[-1]["eval/kl"] < 20
+    assert lines[-1]["health/repeated_ngrams"] < lines[0]["health/repeated_ngrams"] + 0.05
 
 
 @pytest.mark.parametrize("command", [ppo, rejection_sampling, temperature_sweep])

@@ -125,6 +125,10 @@ def test_rounds_share_a_pool(words: Words, tmp_path: Path) -> None:
     assert [[record["response"] for record in records] for records in held] == own
     assert {(r["round"], r["temperature"]) for r in held[1]} == {("v2", 1.2)}
     assert not (first / "parts").exists()
+    namesake = tmp_path / "another" / "v2"
+    with pytest.raises(DataError, match=r"already holds other samples of round 'v2'; .*--round"):
+        rejection_sampling.main(words(namesake, *train(), *pool))
+    assert not namesake.exists(), "nothing is sampled in vain"
 
 
 def test_a_small_model_learns_from_a_large_one(words: Words, inputs: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -74,6 +75,14 @@ def test_a_round_is_added_once(tmp_path: Path) -> None:
     assert (tmp_path / "v1.parquet").stat().st_mtime_ns == written
     with pytest.raises(DataError, match=r"already holds other samples of round 'v1'; give this"):
         add_round(tmp_path, "v1", entries("v1", ["a", "c"]))
+
+
+def test_files_that_are_no_rounds(tmp_path: Path) -> None:
+    add_round(tmp_path, "v1", entries("v1", ["a"]))
+    pq.write_table(pa.table({"prompt_id": ["p0"], "round": ["v2"]}), tmp_path / "other.parquet")
+    message = r"other.parquet has no column 'domain', so it is no round of a pool"
+    with pytest.raises(DataError, match=message):
+        read_rounds(tmp_path)
 
 
 def test_half_written_rounds_do_not_count(tmp_path: Path) -> None:

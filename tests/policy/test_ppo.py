@@ -246,8 +246,14 @@ def test_more_ranks_than_rows_in_a_minibatch(start_ppo: StartPpo) -> None:
         ({"lam": -0.5}, r"lam is -0.5; it must be in \[0, 1\]"),
         ({"epochs": 0}, "epochs is 0; it must be above 0"),
         ({"sampling": SamplingConfig(temperature=0.0)}, "temperature must be above 0"),
-        ({"sampling": SamplingConfig(top_k=5)}, "leave sampling.top_k at 0"),
-        ({"sampling": SamplingConfig(top_p=0.9)}, "sampling.top_p at 1"),
+        ({"sampling": SamplingConfig(top_k=5)}, "sampling.top_k is 5; PPO needs .* leave it at 0"),
+        ({"sampling": SamplingConfig(top_p=0.9)}, "sampling.top_p is 0.9; .* leave it at 1"),
+        ({"sampling": SamplingConfig(min_new_tokens=2)}, "min_new_tokens is 2; .* leave it at 0"),
+        ({"kl_control": "adaptive", "kl_coef": 0.0}, "kl_coef is 0 and kl_control adaptive"),
+        (
+            {"kl_control": "adaptive", "kl_horizon": 511},
+            "kl_horizon is 511; it must be at least prompts_per_iteration, 512",
+        ),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
@@ -292,6 +298,19 @@ def test_every_iteration_has_its_own_randomness_and_both_roles_their_settings(
         assert {(s.learning_rate, s.clip_range, s.epochs, s.minibatch_size) for s in specs} == {
             (rate, clip, 2, 8)
         }
+
+
+def test_samples_of_a_run_that_dies_are_there_to_read(start_ppo: StartPpo) -> None:
+    def rule(ids: list[int]) -> float:
+        if len(ppo.scorer.seen) > 2:
+            raise KeyboardInterrupt
+        return sum_of_ids(ids)
+
+    ppo = start_ppo("run", rule, iterations=5)
+    with pytest.raises(KeyboardInterrupt):
+        ppo.train()
+    kept = read_samples(ppo.run.directory / "samples.parquet")
+    assert [sample["step"] for sample in kept] == [n for n in range(2) for _ in range(16)]
 
 
 def test_a_run_that_dies_in_a_checkpoint_repeats_no_sample(

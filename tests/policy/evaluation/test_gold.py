@@ -218,6 +218,10 @@ def test_a_standing_instruction_counts() -> None:
         for text in (RIGHT, "The snab is red, boss.")
     ]
     (step,) = judge_steps(samples, {"a": row}, {0: 0.0})
+    of_models = ("helpfulness_score", "safety_score")
+    of_a_function = [{k: s[k] for k in s if k not in of_models} for s in samples]
+    (other,) = judge_steps(of_a_function, {"a": row}, {0: 0.0})
+    assert set(step) - set(other) == set(of_models)
     # 0.7 · 0.85 and 0.7 · 0.85 + 0.3
     assert step["gold_helpfulness"] == pytest.approx(0.595 + 0.15)
 
