@@ -25,8 +25,11 @@ from rlhf.run import Run, write_json
 
 SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
 """Stages of the quickstart that all seeds share."""
-REWARD = QUICKSTART["reward"].replace("{out}/collect", "{out}/seed-{seed}/collect")
-"""The quickstart's models, with the seed's own comparisons."""
+REWARD = (
+    QUICKSTART["reward"].replace("{out}/collect", "{out}/seed-{seed}/collect")
+    + " --train.centring_coef 0"
+)
+"""The quickstart's models, with the seed's own comparisons and the paper's loss alone."""
 ONE_DOMAIN = REWARD + " --domains [{domain}]"
 MODELS = {
     "reward": REWARD,
