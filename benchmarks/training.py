@@ -16,17 +16,17 @@ checkout; those of more than 1024 tokens are left out.
 
 import argparse
 import tempfile
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from benchmarks.measure import Row, interleaved, report, shared_data
@@ -38,8 +38,11 @@ from data.tokenizer import train_tokenizer
 from policy.language_task import LanguageTask
 from rlhf.engine.optim import OptimConfig, build_adamw
 from rlhf.engine.torch_engine import TorchEngine
+from rlhf.model.attention import attend
 from rlhf.model.config import ModelConfig
+from rlhf.model.documents import Group, Layout
 from rlhf.model.init import init_language_model
+from rlhf.model.linear import linear
 from rlhf.model.weights import save_model
 
 THREADS = 2
@@ -157,58 +160,75 @@ def packed_batches(task: LanguageTask, step: int) -> list[dict[str, Any]]:
     return batches
 
 
-class AttentionCalls(TorchFunctionMode):
-    """Writes down what attention is called with: shapes and options."""
+@dataclass(frozen=True)
+class Work:
+    """The matrix products and the attention of some forward passes."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[list[torch.Size], Mapping[str, Any]]] = []
+    products: list[tuple[torch.Size, Tensor]]
+    """Shape of x, and the weight, of each x · weightᵀ; the head's come in its chunks."""
+    attentions: list[tuple[Group, list[int], int]]
+    """Documents that attend as one batch, widths of queries, keys and values, width of a head."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            self.calls.append(([tensor.shape for tensor in args[:3]], kwargs or {}))
-        return func(*args, **(kwargs or {}))
+
+def recorded_work(task: LanguageTask, model: nn.Module, steps: int) -> Work:
+    """What the forward pass of each micro-batch really computes: all products of the model go
+    through `linear`, all attention through `attend`, whichever way these then take."""
+    work = Work([], [])
+
+    def watched_linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
+        work.products.append((x.shape, weight))
+        return linear(x, weight, added)
+
+    def watched_attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, head_dim: int) -> Tensor:
+        widths = [x.shape[1] for x in (q, k, v)]
+        work.attentions.extend((group, widths, head_dim) for group in layout.groups)
+        return attend(q, k, v, layout, head_dim)
+
+    with (
+        patch("rlhf.model.linear.linear", watched_linear),
+        patch("rlhf.model.logprobs.linear", watched_linear),
+        patch("rlhf.model.attention.attend", watched_attend),
+        torch.no_grad(),
+    ):
+        for step in range(steps):
+            for batch in task.micro_batches(step, 0, 1):
+                task.loss(model, batch)
+    if not work.products or not work.attentions:
+        raise RuntimeError(
+            f"recorded {len(work.products)} matrix products and {len(work.attentions)} calls of "
+            "attention; the model no longer goes through rlhf.model's linear and attend"
+        )
+    return work
 
 
 def floor(task: LanguageTask, steps: int) -> Callable[[], object]:
     """The matrix products and the attention of our steps, forward and backward, and nothing else.
 
-    What they are is recorded by running the forward pass of each micro-batch once. The products are
-    those of the model's own modules, so both sides of the ratio use the same ones.
+    Both by the routines that training uses, so both sides of the ratio have the same ones. The
+    head's logits, which training makes a second time for the gradient, count once.
     """
-    model = task.build()
-    products: list[tuple[nn.Module, torch.Size]] = []
+    work = recorded_work(task, task.build(), steps)
 
-    def recorded(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        products.append((module, inputs[0].shape))
-
-    matrices = [
-        module
-        for module in model.modules()
-        if getattr(getattr(module, "weight", None), "ndim", 0) == 2
-        and not isinstance(module, nn.Embedding)
-    ]
-    hooks = [module.register_forward_hook(recorded) for module in matrices]
-    with AttentionCalls() as attention, torch.no_grad():
-        for step in range(steps):
-            for batch in task.micro_batches(step, 0, 1):
-                task.loss(model, batch)
-    for hook in hooks:
-        hook.remove()
+    @cache  # so made in the round before the clock starts
+    def noise(place: int, shape: tuple[int, ...]) -> Tensor:
+        """An input; those of one call differ in their place, and are no shared memory."""
+        return torch.randn(shape, requires_grad=True)
 
     def run() -> None:
-        for module, shape in products:
-            y = module(torch.zeros(shape, requires_grad=True))
-            y.backward(y.detach())
-            module.zero_grad()
-        for shapes, options in attention.calls:
-            inputs = [torch.zeros(shape, requires_grad=True) for shape in shapes]
-            attended = F.scaled_dot_product_attention(*inputs, **options)  # type: ignore[arg-type]
-            attended.backward(attended.detach())
+        for shape, weight in work.products:
+            _there_and_back(linear, noise(0, shape), weight)
+        for group, widths, head_dim in work.attentions:
+            layout = Layout(None, torch.empty(0), [group], None)  # in their slots already
+            slots = group.documents * group.length
+            inputs = [noise(place, (slots, width)) for place, width in enumerate(widths)]
+            _there_and_back(partial(attend, layout=layout, head_dim=head_dim), *inputs)
 
     return run
+
+
+def _there_and_back(function: Callable[..., Tensor], *inputs: Tensor) -> None:
+    y = function(*inputs)
+    torch.autograd.grad(y, inputs, y.detach())
 
 
 def check_same_loss(task: LanguageTask, directory: Path) -> None:
