@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 import torch
 
-from data.errors import UserError
+from data.errors import ConfigError, UserError
 from rlhf.actors.placement import Placement
 from rlhf.actors.process import keep_freed_memory
 from rlhf.engine.distributed import Rank, join
@@ -36,7 +36,16 @@ class Seat:
     timeout: float
 
     def take(self) -> torch.device:
-        """Sets up this process for its rank; a worker's constructor calls it first."""
+        """Sets up this process for its rank; a worker's constructor calls it first.
+
+        Raises:
+            ConfigError: it is to compute on a GPU where torch finds none.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "gpus_per_worker is above 0, but torch finds no GPU on this machine; set it to 0 "
+                "to compute on cores, or install the GPU's driver and a torch that is made for it"
+            )
         torch.set_num_threads(self.threads)
         keep_freed_memory()
         join(self.rank, self.timeout)

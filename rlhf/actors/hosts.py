@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from data.errors import ConfigError
 from rlhf.actors.group import Seat
 from rlhf.actors.placement import Placement
 from rlhf.actors.process import end_with_parent, give_back_memory, rest
@@ -29,6 +30,9 @@ MOST_IDLE = 2
 """Groups of hosts of one kind that are kept; a process without a worker still takes 300 MB."""
 SECONDS_TO_VACATE = 10.0
 SECONDS_TO_ANSWER = 3.0
+LOOPBACK = "127.0.0.1"
+GRAIN = 1e-4
+"""Ray's smallest share of a resource."""
 WATCH = "watch"
 """Ray's name for the thread of a host that answers while its worker is busy."""
 
@@ -88,7 +92,7 @@ class Host:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hosts:
     """As many hosts as a group has workers, by rank."""
 
@@ -124,26 +128,37 @@ class Hosts:
 
     def kill(self) -> None:
         """Ends them, whatever they are doing; a stopped process within seconds."""
+        _reserving.pop(self, None)
         for actor in self.actors:
             ray.kill(actor)
 
 
 _kept: dict[tuple[str, str, int, float], list[Hosts]] = defaultdict(list)
 """Idle hosts by Ray session, number, and the timeout of their process group."""
+_reserving: dict[Hosts, tuple[tuple[str, str], Placement]] = {}
+"""Hosts with reserved resources: the Ray session and the placement of each."""
 
 
 def take_hosts(placement: Placement) -> Hosts:
-    """Kept hosts, or new ones."""
+    """Kept hosts, or new ones.
+
+    Raises:
+        ConfigError: a Ray of this machine alone will never have what they reserve.
+    """
     idle = _kept[_key(placement)] if _keeps(placement) else []
     while idle:
         hosts = idle.pop()
         if hosts.vacate():  # nobody watched them while they were idle
             return hosts
         hosts.kill()
+    _check_reservation(placement)
     host = ray.remote(concurrency_groups={WATCH: 1})(Host)  # type: ignore[call-overload]
     actor = host.options(num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker)
     actors: list[Any] = [actor.remote() for _ in range(placement.workers)]
-    return Hosts(actors, actors[0].address.remote() if placement.workers > 1 else "")
+    hosts = Hosts(actors, actors[0].address.remote() if placement.workers > 1 else "")
+    if not _keeps(placement):
+        _reserving[hosts] = _session(), placement
+    return hosts
 
 
 def give_back(hosts: Hosts, placement: Placement) -> None:
@@ -163,6 +178,35 @@ def _keeps(placement: Placement) -> bool:
     return not placement.gpus_per_worker and not placement.cpus_per_worker
 
 
+def _check_reservation(placement: Placement) -> None:
+    """Else Ray waits for what is not there, and the workers seem not to answer.
+
+    Only where Ray is bound to the loopback, as one of our own is; another may still grow.
+    """
+    if _keeps(placement) or any(node["NodeManagerAddress"] != LOOPBACK for node in ray.nodes()):
+        return
+    has, session = ray.cluster_resources(), _session()
+    others = [other for of, other in _reserving.values() if of == session]
+    for field, resource, instead in (
+        ("gpus_per_worker", "GPU", "compute on cores"),
+        ("cpus_per_worker", "CPU", "share them"),
+    ):
+        share, there = getattr(placement, field), has.get(resource, 0.0)
+        asked = placement.workers * share
+        held = sum(other.workers * getattr(other, field) for other in others)
+        if asked and asked + held > there + GRAIN:
+            beside = f", {held:g} of them for other roles" if held else ""
+            raise ConfigError(
+                f"{field} is {share:g} and workers {placement.workers}, which reserves {asked:g} "
+                f"{resource}s, but this machine's Ray has {there:g}{beside}; lower it, or set it "
+                f"to 0 to {instead}"
+            )
+
+
 def _key(placement: Placement) -> tuple[str, str, int, float]:
+    return *_session(), placement.workers, placement.timeout
+
+
+def _session() -> tuple[str, str]:
     context = ray.get_runtime_context()
-    return context.get_node_id(), context.get_job_id(), placement.workers, placement.timeout
+    return context.get_node_id(), context.get_job_id()

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, Generic
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from data.errors import UserError
+from data.errors import ConfigError, UserError
 from rlhf.actors.group import Closing, P, R, S, Seat, W, WorkerError, WorkerLost
 from rlhf.actors.hosts import give_back, take_hosts
 from rlhf.actors.placement import Placement
@@ -30,6 +30,11 @@ class RayGroup(Closing, Generic[W]):
         name: str,
         groups: int = 1,
     ) -> None:
+        if not ray.is_initialized():  # it would start by itself, open to the network, and stay
+            raise ConfigError(
+                f"placement.ray is true for the {name} workers, but no Ray runs; start them within "
+                "ray_session() of rlhf/actors/session.py, or set placement.ray to false"
+            )
         self.size = placement.workers
         self._name, self._placement, self._groups = name, placement, groups
         send_as_arrays()

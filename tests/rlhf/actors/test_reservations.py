@@ -1,0 +1,107 @@
+"""What roles reserve of a Ray of this machine alone: more than it has is an error at once."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from data.errors import ConfigError
+from rlhf.actors import hosts
+from rlhf.actors.group import LocalGroup
+from rlhf.actors.hosts import give_back, take_hosts
+from rlhf.actors.placement import Placement
+from rlhf.actors.ray_group import RayGroup
+from tests.rlhf.actors.players import Counter
+
+
+@pytest.fixture
+def ray_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Stands in for a Ray: `ray_of("127.0.0.1", GPU=1)`."""
+    context = SimpleNamespace(get_node_id=lambda: "node", get_job_id=lambda: "job")
+    actor = SimpleNamespace(address=SimpleNamespace(remote=lambda: "here"))
+    made = SimpleNamespace(remote=lambda: actor)
+    host = SimpleNamespace(options=lambda **_: made)
+
+    def stand_in(address: str, **resources: float) -> None:
+        monkeypatch.setattr(ray, "nodes", lambda: [{"NodeManagerAddress": address}])
+        monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: host)
+    monkeypatch.setattr(ray, "kill", lambda _: None)
+    monkeypatch.setattr(hosts, "_reserving", {})
+    yield stand_in
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (
+            {"workers": 3, "gpus_per_worker": 1},
+            r"^gpus_per_worker is 1 and workers 3, which reserves 3 GPUs, but this machine's Ray "
+            "has 2; lower it, or set it to 0 to compute on cores$",
+        ),
+        (
+            {"workers": 3, "cpus_per_worker": 1.5},
+            r"^cpus_per_worker is 1\.5 and workers 3, which reserves 4\.5 CPUs, but .* has 4; .* 0 "
+            "to share them$",
+        ),
+    ],
+)
+def test_more_than_the_machine_has(
+    ray_of: Callable[..., None], values: dict[str, Any], reason: str
+) -> None:
+    ray_of(hosts.LOOPBACK, GPU=2, CPU=4)
+    with pytest.raises(ConfigError, match=reason):
+        take_hosts(Placement(**values))
+
+
+def test_a_machine_without_gpus(ray_of: Callable[..., None]) -> None:
+    ray_of(hosts.LOOPBACK, CPU=4)
+    with pytest.raises(ConfigError, match=r"reserves 1 GPUs, .* has 0; lower it, or set it to 0"):
+        take_hosts(Placement(gpus_per_worker=1))
+
+
+def test_roles_that_work_side_by_side_add_up(ray_of: Callable[..., None]) -> None:
+    ray_of(hosts.LOOPBACK, GPU=1)
+    tenths = Placement(workers=7, gpus_per_worker=0.1)
+    held = take_hosts(tenths)
+    take_hosts(Placement(gpus_per_worker=0.3))  # 0.7 + 0.3 is 1, whatever the rounding
+    with pytest.raises(ConfigError, match=r"reserves 0\.2 GPUs, .* has 1, 1 of them for"):
+        take_hosts(Placement(gpus_per_worker=0.2))
+    give_back(held, tenths)
+    take_hosts(Placement(gpus_per_worker=0.2))
+
+
+def test_workers_that_reserve_nothing_may_be_more_than_there_are_cores(
+    ray_of: Callable[..., None],
+) -> None:
+    ray_of(hosts.LOOPBACK, CPU=1)
+    assert len(take_hosts(Placement(workers=8)).actors) == 8
+    assert not hosts._reserving
+
+
+def test_a_cluster_may_still_grow(ray_of: Callable[..., None]) -> None:
+    ray_of("10.0.0.7", CPU=4)
+    assert len(take_hosts(Placement(workers=2, gpus_per_worker=1)).actors) == 2
+
+
+def test_no_gpu_for_the_worker_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    reason = "^gpus_per_worker is above 0, but torch finds no GPU on this machine; set it to 0"
+    with pytest.raises(ConfigError, match=reason):
+        LocalGroup(Counter, Placement(ray=False, gpus_per_worker=1), 5)
+
+
+def test_no_ray_starts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(**_: object) -> None:
+        raise AssertionError("of the network, and never ended")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", started)
+    reason = r"^placement.ray is true for the counter workers, but no Ray runs; start them within"
+    with pytest.raises(ConfigError, match=reason):
+        RayGroup(Counter, Placement(), 5, name="counter")
