@@ -17,7 +17,7 @@ from torch import Tensor
 from data.errors import ConfigError, DataError
 from data.tokenizer import Tokenizer
 from rlhf.convert.checkpoint import Checkpoint, expected_shapes, permuted, unpermuted
-from rlhf.model.config import ModelConfig
+from rlhf.model.config import Kind, ModelConfig, check_entries
 from rlhf.model.stored_tensors import StoredTensor, check_shapes, tensors_of_file
 
 BLOCK = {
@@ -36,6 +36,11 @@ ROWS = ("wq", "wk", "wv", "w1", "w3", "output")
 COLUMNS = ("wo", "w2", "tok_embeddings")
 DEFAULT_MULTIPLES = ((256, None), (4096, 1.3), (1024, 1.3))
 """multiple_of and ffn_dim_multiplier of published models."""
+SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of")
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(SIZES, "a whole number above 0"),
+    **dict.fromkeys(("ffn_dim_multiplier", "norm_eps", "rope_theta"), "a number above 0"),
+}
 
 
 def read_meta(directory: Path, *, context: int) -> Checkpoint:
@@ -52,7 +57,10 @@ def read_meta(directory: Path, *, context: int) -> Checkpoint:
     if not files:
         raise DataError(f"{str(directory)!r} holds no consolidated.*.pth; check the path")
     shards = [tensors_of_file(file) for file in files]
-    config = _config(params, shards, context, directory)
+    try:
+        config = _config(params, shards, context, directory)
+    except ConfigError as error:
+        raise DataError(f"the model in {str(directory)!r} cannot be used: {error}") from error
     expected = expected_shapes(config)
     axes = {name: _axis(name) for name in map(meta_name, expected)}
     if _embeddings_are_cut_by_rows(shards, config):
@@ -75,16 +83,19 @@ def write_meta(checkpoint: Checkpoint, directory: Path, num_shards: int) -> None
 
     Raises:
         ConfigError: a model that the format cannot hold, or a number of ranks that does not divide
-            its heads.
+            its heads, its feed-forward width and its vocabulary.
     """
     config = checkpoint.config
     if checkpoint.scalar or config.rope_scaling is not None:
         what = "a reward model" if checkpoint.scalar else "a stretched rotary embedding"
         raise ConfigError(f"Meta's format has no place for {what}; convert to 'hf' instead")
-    if num_shards < 1 or config.num_kv_heads % num_shards or config.ffn_dim % num_shards:
+    # What is cut by rows or columns; readers expect equal parts.
+    cut = (config.num_kv_heads, config.ffn_dim, config.vocab_size)
+    if num_shards < 1 or any(size % num_shards for size in cut):
         raise ConfigError(
-            f"shards is {num_shards}; it must divide the {config.num_kv_heads} key and value heads "
-            f"and the feed-forward width {config.ffn_dim}"
+            f"shards is {num_shards}; it must divide the {config.num_kv_heads} key and value "
+            f"heads, the feed-forward width {config.ffn_dim} and the vocabulary of "
+            f"{config.vocab_size} ids; 1 always does"
         )
     params = json.dumps(_to_params(config)) + "\n"
     (directory / "params.json").write_text(params, encoding="utf-8")
@@ -157,14 +168,19 @@ def _slices(checkpoint: Checkpoint, rank: int, num_shards: int) -> Iterator[tupl
 
 
 def _read_params(directory: Path) -> dict[str, Any]:
+    """Entries of params.json; null is as good as absent."""
     path = directory / "params.json"
     if not path.is_file():
         raise DataError(f"no model of Meta's at {str(directory)!r}: it has no params.json")
     try:
-        params: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"dim", "n_layers", "n_heads"} - params.keys()
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        params = {name: value for name, value in stored.items() if value is not None}
     except (ValueError, AttributeError) as error:
         raise DataError(f"{str(path)!r} holds no JSON object; copy the model again") from error
+    if params.get("vocab_size") == -1:  # so Meta writes it: as many as there are
+        del params["vocab_size"]
+    check_entries(params, KINDS, repr(str(path)))
+    missing = {"dim", "n_layers", "n_heads"} - params.keys()
     if missing:
         raise DataError(f"{str(path)!r} lacks {min(missing)!r}; copy the model again")
     if params.get("use_scaled_rope"):
@@ -188,13 +204,12 @@ def _config(
     if "multiple_of" in params:
         multiplier = params.get("ffn_dim_multiplier")
         ffn_dim = _ffn_dim(params["dim"], params["multiple_of"], multiplier)
-    vocab_size = params.get("vocab_size", -1)
     return ModelConfig(
-        vocab_size=vocab_size if vocab_size > 0 else output.shape[0] * len(shards),
+        vocab_size=params.get("vocab_size", output.shape[0] * len(shards)),
         dim=params["dim"],
         num_layers=params["n_layers"],
         num_heads=params["n_heads"],
-        num_kv_heads=params.get("n_kv_heads") or params["n_heads"],
+        num_kv_heads=params.get("n_kv_heads", params["n_heads"]),
         ffn_dim=ffn_dim,
         context=context,
         norm_eps=params.get("norm_eps", 1e-5),

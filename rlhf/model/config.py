@@ -1,9 +1,16 @@
 """The Llama architecture in numbers, with the published sizes by name."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from data.errors import ConfigError
+from data.errors import ConfigError, DataError
+
+Kind = Literal["a whole number above 0", "a number above 0", "true or false"]
+"""What an entry of a model's config may be."""
+COUNTS = ("vocab_size", "dim", "num_layers", "num_heads", "num_kv_heads", "ffn_dim", "context")
+"""Fields of `ModelConfig` that are whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,10 @@ class ModelConfig:
     """Whether the output head shares the embedding's weights; small models gain from it."""
 
     def __post_init__(self) -> None:
+        for name in COUNTS:
+            value = getattr(self, name)
+            if not _is(value, "a whole number above 0"):
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number above 0")
         if self.dim % self.num_heads:
             raise ConfigError(
                 f"dim ({self.dim}) must be a multiple of num_heads ({self.num_heads}); "
@@ -76,6 +87,31 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.dim // self.num_heads
+
+
+def check_entries(entries: Mapping[str, Any], kinds: Mapping[str, Kind], file: str) -> None:
+    """Those of a model's JSON file that are there are of their kind.
+
+    Raises:
+        DataError: one is not.
+    """
+    for name, kind in kinds.items():
+        if name in entries and not _is(entries[name], kind):
+            raise DataError(
+                f"{file} is damaged: {name} is {entries[name]!r}, not {kind}; "
+                "copy it again from the model's source"
+            )
+
+
+def _is(value: object, kind: Kind) -> bool:
+    match value, kind:
+        case bool(), _:  # also an int, to Python
+            return kind == "true or false"
+        case int(), "a whole number above 0":
+            return value > 0
+        case int() | float(), "a number above 0":
+            return 0 < value < math.inf
+    return False
 
 
 SIZES: dict[str, ModelConfig] = {

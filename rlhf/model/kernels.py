@@ -245,18 +245,28 @@ def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:
 @cache
 def _library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had."""
-    named = os.environ.get("CC")
-    compiler = shlex.split(named or "cc")
+    named = os.environ.get("CC") or "cc"
+    # Without CC nobody chose a compiler, and nobody is to be warned of what `cc` cannot do.
+    level = logging.WARNING if os.environ.get("CC") else logging.INFO
+    try:
+        compiler = shlex.split(named)
+    except ValueError:  # a quote that nothing closes
+        compiler = []
+    if not compiler:
+        _log.log(level, "CC is %r, which is no command: torch's own operations are used", named)
+        return None
     if shutil.which(compiler[0]) is None:
-        level = logging.WARNING if named else logging.INFO
         _log.log(level, "no C compiler %r: torch's own operations are used", compiler[0])
         return None
     try:
         library = _loaded(compiler)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or error
-        _log.warning(
-            "%s cannot be compiled or loaded: torch's own operations are used (%s)", SOURCE, reason
+        _log.log(
+            level,
+            "%s cannot be compiled or loaded: torch's own operations are used (%s)",
+            SOURCE,
+            reason,
         )
         return None
     for name, (pointers, sizes, numbers) in ARGUMENTS.items():

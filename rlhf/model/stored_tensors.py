@@ -141,14 +141,15 @@ def _cut_tensor(path: Path) -> str:
     """Which tensor of a file that was cut short is incomplete."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        try:
-            header: dict[str, Any] = json.loads(file.read(min(size, 1 << 26)))
-        except ValueError:
-            return ""
+        start = file.read(min(size, 1 << 26))
     available = path.stat().st_size - 8 - size
-    for name, entry in header.items():
-        if name != "__metadata__" and entry["data_offsets"][1] > available:
-            return f" (it ends within {name!r} {tuple(entry['shape'])})"
+    try:
+        header: dict[str, Any] = json.loads(start)
+        for name, entry in header.items():
+            if name != "__metadata__" and entry["data_offsets"][1] > available:
+                return f" (it ends within {name!r} {tuple(entry['shape'])})"
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        pass  # no header of safetensors: there is no more to say
     return ""
 
 
@@ -175,11 +176,16 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
             f"{str(path)!r} holds more than tensors, which may be code; it was not loaded: take "
             "the model's safetensors files, from a source that you trust"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # on a damaged pickle torch raises whatever its reader runs into
         raise DataError(
             f"weights in {str(path)!r} cannot be read: it is cut short or not written by "
             "torch.save (1.6 or later); copy the file again"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise DataError(f"{str(path)!r} is no state dict: it holds something else than tensors")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise DataError(
+            f"{str(path)!r} is no state dict: it holds something else than tensors by their names; "
+            "take the model's safetensors files"
+        )
     return state

@@ -18,7 +18,7 @@ from data.durable import (
     write_durably,
 )
 from data.errors import DataError, UserError
-from rlhf.model.config import ModelConfig, RopeScaling
+from rlhf.model.config import Kind, ModelConfig, RopeScaling, check_entries
 from rlhf.model.heads import LanguageModel, ScalarModel
 from rlhf.model.rope import rope_frequencies
 from rlhf.model.stored_tensors import check_shapes, stored_tensors
@@ -36,6 +36,17 @@ REQUIRED_KEYS = (
     "max_position_embeddings",
 )
 """Of config.json; the others have defaults, as in transformers."""
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys((*REQUIRED_KEYS, "num_key_value_heads"), "a whole number above 0"),
+    **dict.fromkeys(("rms_norm_eps", "rope_theta"), "a number above 0"),
+    "tie_word_embeddings": "true or false",
+}
+ROPE_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(
+        ("rope_theta", "factor", "low_freq_factor", "high_freq_factor"), "a number above 0"
+    ),
+    "original_max_position_embeddings": "a whole number above 0",
+}
 
 
 def save_model(
@@ -97,7 +108,7 @@ def read_hf_config(directory: Path) -> dict[str, Any]:
     """config.json of a model directory.
 
     Raises:
-        DataError: no such file, or not a JSON object.
+        DataError: no such file, not a JSON object, or architectures that are no list.
     """
     path = directory / "config.json"
     if not path.is_file():
@@ -108,11 +119,21 @@ def read_hf_config(directory: Path) -> dict[str, Any]:
         raise DataError(f"{str(path)!r} is not JSON: {error}; copy the model again") from error
     if not isinstance(config, dict):
         raise DataError(f"{str(path)!r} holds no JSON object; copy the model again")
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list | None):
+        raise DataError(
+            f"{str(path)!r} is damaged: architectures is {architectures!r}, not a list; "
+            "copy it again from the model's source"
+        )
     return config
 
 
 def to_hf_config(model: LanguageModel | ScalarModel, special_ids: dict[str, int]) -> dict[str, Any]:
-    """Our config in the words of transformers' LlamaConfig."""
+    """Our config in the words of transformers' LlamaConfig.
+
+    It says everything of rotary positions twice: version 4 knows no `rope_parameters`, and would
+    take a base of 10,000 and no scaling without a word.
+    """
     config = model.config
     scalar = isinstance(model, ScalarModel)
     return {
@@ -126,7 +147,9 @@ def to_hf_config(model: LanguageModel | ScalarModel, special_ids: dict[str, int]
         "intermediate_size": config.ffn_dim,
         "max_position_embeddings": config.context,
         "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_base,
         "rope_parameters": _rope_parameters(config),
+        **_rope_scaling_of_version_4(config),
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
@@ -138,11 +161,13 @@ def to_hf_config(model: LanguageModel | ScalarModel, special_ids: dict[str, int]
 
 
 def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
-    """The inverse of `to_hf_config`.
+    """The inverse of `to_hf_config`; null is as good as absent.
 
     Raises:
-        DataError: a model that is not a plain Llama, or a key that is missing.
+        DataError: a model that is not a plain Llama, or a key that is missing or damaged.
+        ConfigError: sizes that do not fit together.
     """
+    raw = {key: value for key, value in raw.items() if value is not None}
     if raw.get("model_type") != "llama":
         raise DataError(f"model_type is {raw.get('model_type')!r}; only Llama models are supported")
     if raw.get("hidden_act", "silu") != "silu":
@@ -153,7 +178,8 @@ def from_hf_config(raw: dict[str, Any]) -> ModelConfig:
     missing = [key for key in REQUIRED_KEYS if key not in raw]
     if missing:
         raise DataError(f"config.json lacks {missing[0]!r}; copy it again from the model's source")
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    check_entries(raw, KINDS, "config.json")
+    rope = _rope_entries(raw)
     config = ModelConfig(
         vocab_size=raw["vocab_size"],
         dim=raw["hidden_size"],
@@ -185,6 +211,32 @@ def _rope_parameters(config: ModelConfig) -> dict[str, Any]:
             "original_max_position_embeddings": scaling.original_context,
         }
     return base
+
+
+def _rope_scaling_of_version_4(config: ModelConfig) -> dict[str, Any]:
+    """Nothing where there is no scaling."""
+    match config.rope_scaling:
+        case None:
+            return {}
+        case RopeScaling(kind="linear", factor=factor):
+            # Before 4.43 the kind was "type", with no third entry; all later ones read that too.
+            return {"rope_scaling": {"type": "linear", "factor": factor}}
+    entries = _rope_parameters(config)
+    del entries["rope_theta"]  # has a place of its own
+    return {"rope_scaling": entries}
+
+
+def _rope_entries(raw: dict[str, Any]) -> dict[str, Any]:
+    """What a config says of rotary positions; as in transformers `rope_scaling` goes first."""
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise DataError(
+            f"config.json is damaged: its rotary embedding is {rope!r}, not a JSON object; "
+            "copy it again from the model's source"
+        )
+    rope = {key: value for key, value in rope.items() if value is not None}
+    check_entries(rope, ROPE_KINDS, "config.json")
+    return rope
 
 
 def _rope_scaling(rope: dict[str, Any]) -> RopeScaling | None:

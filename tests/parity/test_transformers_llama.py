@@ -1,5 +1,6 @@
 """Our transformer against transformers' Llama, in both directions through files."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ from transformers import (
 
 from rlhf.generation.generator import generate
 from rlhf.generation.sampling import SamplingConfig
+from rlhf.model.config import RopeScaling
 from rlhf.model.heads import LanguageModel, score_at_last
-from rlhf.model.weights import load_language_model, load_scalar_model, save_model
+from rlhf.model.weights import load_language_model, load_scalar_model, read_hf_config, save_model
 from rlhf.types import PromptIds
 from tests.tiny_models import random_tokens, small_language_model, small_scalar_model
 
@@ -68,6 +70,32 @@ def test_they_read_our_language_model(tmp_path: Path, tied: bool) -> None:
     logits = our_logits(ours, tokens)
     assert logits.std() > 0.5
     close(theirs(tokens).logits, logits)
+
+
+@pytest.mark.parametrize("known", ["all", "version 4's"])
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        None,
+        RopeScaling(kind="linear", factor=2.0),
+        RopeScaling(kind="llama3", factor=8.0, original_context=32),
+    ],
+    ids=["plain", "linear", "llama3"],
+)
+@torch.no_grad()
+def test_they_read_our_rotary_embedding(
+    tmp_path: Path, scaling: RopeScaling | None, known: str
+) -> None:
+    """From all keys of config.json, and from those alone that version 4 knows."""
+    ours = small_language_model(rope_scaling=scaling)
+    save_model(ours, tmp_path / "model", SPECIAL)
+    if known != "all":
+        raw = read_hf_config(tmp_path / "model")
+        del raw["rope_parameters"]
+        (tmp_path / "model" / "config.json").write_text(json.dumps(raw))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    tokens = random_tokens(3, 60)
+    close(theirs(tokens).logits, our_logits(ours, tokens))
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,23 @@ def test_ours_to_meta_and_back(tmp_path: Path, shards: int) -> None:
         assert ours[key] == theirs[key]
 
 
+def test_a_tied_model_comes_back_from_meta_with_a_copy(tmp_path: Path) -> None:
+    start = write_theirs(tmp_path / "start", tie_word_embeddings=True)
+    meta = convert(start, tmp_path / "meta", "hf", "meta", "--shards", "2")
+    back = load_language_model(convert(meta, tmp_path / "back", "meta", "hf"))
+    assert not back.config.tie_embeddings
+    assert torch.equal(back.lm_head.weight, back.model.embed_tokens.weight)
+
+
+def test_null_in_params_is_as_good_as_absent(tmp_path: Path) -> None:
+    meta = write_meta_files(tmp_path / "meta", embeddings_by_rows=False)
+    expected = convert(meta, tmp_path / "expected", "meta", "ours")
+    params = json.loads((meta / "params.json").read_text())
+    nothing = dict.fromkeys(("vocab_size", "multiple_of", "ffn_dim_multiplier", "rope_theta"))
+    (meta / "params.json").write_text(json.dumps(params | nothing))
+    check_equal(convert(meta, tmp_path / "found", "meta", "ours"), expected)
+
+
 @pytest.mark.parametrize("rows", [False, True], ids=["columns", "rows"])
 def test_meta_to_ours_and_back(tmp_path: Path, rows: bool) -> None:
     """Files as Meta makes them: three fifths of them slices, rope.freqs and a vocabulary of −1."""

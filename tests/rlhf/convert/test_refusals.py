@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from data.errors import DataError, UserError
+from data.errors import ConfigError, DataError, UserError
 from rlhf.cli.convert import main
 from rlhf.model.weights import load_language_model
 from tests.reward.tiny import tiny_tokenizer
 from tests.rlhf.convert.models import (
+    check_equal,
     convert,
     write_meta_files,
     write_theirs,
@@ -96,6 +97,23 @@ def test_damaged_directories(tmp_path: Path, damage: Damage, reason: str) -> Non
             r"'layers\.0\.attention\.wk\.weight' in .* has shape \(4, 16\); "
             r"its config asks for \(8, 16\)",
         ),
+        (replace_text("params.json", '"n_heads": 4', '"n_heads": null'), r"lacks 'n_heads'"),
+        (
+            replace_text("params.json", '"multiple_of": 256', '"multiple_of": 0'),
+            r"params\.json' is damaged: multiple_of is 0, not a whole number above 0; copy",
+        ),
+        (
+            replace_text("params.json", '"vocab_size": -1', '"vocab_size": "32"'),
+            r"params\.json' is damaged: vocab_size is '32', not a whole number",
+        ),
+        (
+            replace_text("params.json", '"norm_eps": 1e-05', '"norm_eps": "1e-05"'),
+            r"params\.json' is damaged: norm_eps is '1e-05', not a number above 0",
+        ),
+        (
+            replace_text("params.json", '"n_heads": 4', '"n_heads": 3'),
+            r"the model in '.*meta' cannot be used: dim \(16\) must be a multiple of num_heads",
+        ),
         (
             replace_text("params.json", "}", ', "use_scaled_rope": true}'),
             "Llama 3.1 or later .* convert from the model's Hugging Face directory",
@@ -107,6 +125,18 @@ def test_damaged_files_of_meta(tmp_path: Path, damage: Damage, reason: str) -> N
     damage(meta)
     with pytest.raises(DataError, match=reason):
         convert(meta, tmp_path / "out", "meta", "ours")
+
+
+def test_a_vocabulary_that_ranks_cannot_share(tmp_path: Path) -> None:
+    """Two would get 163 and 162 rows, and readers expect as many each."""
+    start = write_theirs(tmp_path / "start", vocab_size=325)
+    (start / "tokenizer.model").unlink()
+    for shards in ("2", "4"):
+        with pytest.raises(ConfigError, match=rf"shards is {shards}; .* the vocabulary of 325 ids"):
+            convert(start, tmp_path / "meta", "hf", "meta", "--shards", shards)
+    assert not (tmp_path / "meta").exists()
+    meta = convert(start, tmp_path / "meta", "hf", "meta", "--shards", "1")
+    check_equal(convert(meta, tmp_path / "back", "meta", "hf"), start)
 
 
 def llama2c_with(content: Callable[[bytes], bytes], shared_data: Path, tmp_path: Path) -> Path:

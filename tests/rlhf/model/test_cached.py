@@ -19,8 +19,8 @@ CAPACITY = 2 * BLOCK + 8
 
 @pytest.fixture(
     scope="module",
-    params=[(6, 4), (2, 4), (1, 4), (6, 8), (2, 40)],
-    ids=["MHA", "GQA", "MQA", "MHA, fused", "GQA, fused"],
+    params=[(6, 4), (2, 4), (1, 4), (6, 8), (2, 40), (2, 64), (1, 128)],
+    ids=["MHA", "GQA", "MQA", "MHA, fused", "GQA, fused", "GQA, fused, 64", "MQA, fused, 128"],
 )
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     """Attention is fused where heads are a multiple of eight wide, and there is a compiler."""

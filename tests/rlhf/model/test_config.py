@@ -62,6 +62,13 @@ def test_an_unknown_size() -> None:
         ({"dim": 3, "num_heads": 4}, "try 4"),
         ({"num_kv_heads": 5}, r"num_heads \(32\) must be a multiple of num_kv_heads \(5\)"),
         ({"dim": 96, "num_heads": 32}, "dim / num_heads is 3; rotary embedding needs it even"),
+        ({"num_heads": 0}, "num_heads is 0; it must be a whole number above 0"),
+        ({"num_kv_heads": 0}, "num_kv_heads is 0; it must be"),
+        ({"dim": "64"}, "dim is '64'; it must be"),
+        ({"context": 64.0}, "context is 64.0; it must be"),
+        ({"ffn_dim": None}, "ffn_dim is None; it must be"),
+        ({"num_layers": True}, "num_layers is True; it must be"),
+        ({"vocab_size": -1}, "vocab_size is -1; it must be"),
     ],
 )
 def test_dimensions_that_cannot_be(changes: dict[str, Any], reason: str) -> None:

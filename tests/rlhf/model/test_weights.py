@@ -2,6 +2,7 @@
 
 import errno
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,74 @@ def test_the_config_goes_there_and_back(scaling: RopeScaling | None) -> None:
     assert (raw["bos_token_id"], raw["eos_token_id"], raw["pad_token_id"]) == (1, 2, 0)
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_version_4_of_transformers_finds_the_rotary_embedding(scaling: RopeScaling | None) -> None:
+    """It knows two keys, and takes 10,000 where `rope_theta` is missing."""
+    raw = to_hf_config(small_language_model(rope_scaling=scaling), SPECIAL)
+    del raw["rope_parameters"]
+    assert raw["rope_theta"] == SMALL.rope_base
+    # As LlamaConfig of 4.31 wants it, and as Llama 3.1 was published.
+    expected = {
+        None: None,
+        "linear": {"type": "linear", "factor": 2.0},
+        "llama3": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 2.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    }
+    assert raw.get("rope_scaling") == expected[scaling and scaling.kind]
+    assert from_hf_config(raw) == replace(SMALL, rope_scaling=scaling)
+
+
+def test_of_two_scalings_the_one_counts_that_transformers_takes() -> None:
+    raw = to_hf_config(small_language_model(), SPECIAL)
+    both = from_hf_config(raw | {"rope_scaling": {"type": "linear", "factor": 4.0}})
+    assert both.rope_scaling == RopeScaling(kind="linear", factor=4.0)
+    assert both.rope_base == SMALL.rope_base
+
+
+def test_null_is_as_good_as_absent() -> None:
+    raw = to_hf_config(small_language_model(num_kv_heads=6), SPECIAL)
+    raw |= {"num_key_value_heads": None, "tie_word_embeddings": None, "rope_scaling": None}
+    raw["rope_parameters"]["factor"] = None
+    assert from_hf_config(raw) == replace(SMALL, num_kv_heads=6)
+    with pytest.raises(DataError, match=r"config\.json lacks 'hidden_size'"):
+        from_hf_config(raw | {"hidden_size": None})
+
+
+WHOLE = "not a whole number above 0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_attention_heads": 0}, f"num_attention_heads is 0, {WHOLE}"),
+        ({"num_key_value_heads": 0}, f"num_key_value_heads is 0, {WHOLE}"),
+        ({"hidden_size": "64"}, f"hidden_size is '64', {WHOLE}"),
+        ({"vocab_size": [61]}, rf"vocab_size is \[61\], {WHOLE}"),
+        ({"num_hidden_layers": 2.0}, f"num_hidden_layers is 2.0, {WHOLE}"),
+        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6', not a number above 0"),
+        ({"rope_theta": float("nan")}, "rope_theta is nan, not a number above 0"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', not true or false"),
+        ({"rope_scaling": [8.0]}, r"its rotary embedding is \[8.0\], not a JSON object"),
+        ({"rope_scaling": {"type": "linear", "factor": "8"}}, "factor is '8', not a number above"),
+        ({"architectures": {"0": "LlamaForCausalLM"}}, r"architectures is \{.*\}, not a list"),
+    ],
+)
+def test_entries_that_are_damaged(directory: Path, changes: dict[str, Any], reason: str) -> None:
+    update_hf_config(directory, changes)
+    with pytest.raises(
+        DataError, match=rf"{directory}.*config\.json.* is damaged: {reason}.*; copy"
+    ):
+        load_language_model(directory)
+
+
 def test_configs_of_older_programs() -> None:
     raw = to_hf_config(small_language_model(), SPECIAL)
-    for key in ("rope_parameters", "num_key_value_heads", "tie_word_embeddings"):
+    for key in ("rope_parameters", "rope_theta", "num_key_value_heads", "tie_word_embeddings"):
         del raw[key]
     old = from_hf_config(raw | {"rope_theta": 1234.0})
     assert old.rope_base == 1234.0
@@ -181,6 +247,46 @@ def test_weights_that_are_cut_short(directory: Path, keep: float, reason: str) -
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(DataError, match=rf"weights in .* cannot be read: .*{reason}"):
+        load_language_model(directory)
+
+
+@pytest.mark.parametrize(
+    "header", [b"[1]", b'{"a":{}}', b'{"a":{"data_offsets":"12"}}', b"[" * 9999]
+)
+def test_weights_with_another_header(directory: Path, header: bytes) -> None:
+    content = len(header).to_bytes(8, "little") + header
+    (directory / "model.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match=r"model\.safetensors' cannot be read: .*; copy the file"):
+        load_language_model(directory)
+
+
+PICKLES = {
+    "KeyError": b"h\x05.",  # gets what nobody put
+    "IndexError": b"a.",  # appends to nothing
+    "TypeError": b"}]Ns.",  # a list as a key
+    "AssertionError": b"K\x01Q.",  # the place of no tensor
+    "struct.error": b"J\x01",  # ends within a number
+}
+
+
+@pytest.mark.parametrize("program", PICKLES.values(), ids=PICKLES)
+def test_pickles_that_are_damaged(directory: Path, program: bytes) -> None:
+    """Torch tells of the file's end by the error that its reader ran into."""
+    (directory / "model.safetensors").unlink()
+    path = directory / "pytorch_model.bin"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + program)
+        file.writestr("archive/version", b"3\n")
+    with pytest.raises(DataError, match=r"pytorch_model\.bin' (cannot be read|holds more than)"):
+        load_language_model(directory)
+
+
+@pytest.mark.parametrize("state", [{0: torch.ones(2)}, {"a": 1}, [torch.ones(2)]], ids=repr)
+def test_what_is_no_state_dict(directory: Path, state: object) -> None:
+    (directory / "model.safetensors").unlink()
+    torch.save(state, directory / "pytorch_model.bin")
+    reason = r"pytorch_model\.bin' is no state dict: it holds something else than tensors by their"
+    with pytest.raises(DataError, match=reason):
         load_language_model(directory)
 
 
