@@ -1,7 +1,9 @@
 """A corpus as packed rows of token ids on disk: made once, then trained from."""
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
@@ -26,6 +28,7 @@ def packed_corpus(
     directory: Path,
     *,
     row_length: int,
+    context: int,
     validation_share: float,
 ) -> tuple[PackedFile, PackedFile]:
     """Training and held-out rows; made in the directory unless they are there.
@@ -36,16 +39,17 @@ def packed_corpus(
     Args:
         corpus: its documents get BOS and EOS around them.
         tokenizer: makes the ids.
-        directory: complete or absent.
+        directory: complete or absent; without its key file it counts as absent.
         row_length: tokens per row.
+        context: tokens of the longest sequence that the model may see; longer documents are cut.
         validation_share: of the documents, or of the rows of whole files; at most ½.
 
     Raises:
         DataError: bad texts, or rows that were made of other texts or another vocabulary.
     """
     key = {"corpus": corpus.hash, "tokenizer": tokenizer.hash}
-    if not directory.exists():
-        _make(corpus, tokenizer, directory, key, row_length, validation_share)
+    if not (directory / KEY_FILE).exists():
+        _make(corpus, tokenizer, directory, key, row_length, context, validation_share)
     made_of = json.loads((directory / KEY_FILE).read_text(encoding="utf-8"))
     for name, value in key.items():
         if made_of[name] != value:
@@ -59,16 +63,26 @@ def packed_corpus(
     return train, PackedFile(directory / "validation")
 
 
+def delete_packed(directory: Path) -> None:
+    """Deletes what `packed_corpus` made: a process killed meanwhile leaves no half directory."""
+    temporary = temporary_of(directory)
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.rename(directory, temporary)
+    shutil.rmtree(temporary)
+
+
 def _make(
     corpus: Corpus,
     tokenizer: Tokenizer,
     directory: Path,
     key: dict[str, str],
     row_length: int,
+    context: int,
     validation_share: float,
 ) -> None:
     held_out = Fraction(validation_share if corpus.documents == "lines" else 0.0)
     held_out = held_out.limit_denominator(SHARES)
+    piece = context if context < row_length else sys.maxsize  # else the end of a row cuts
     temporary = temporary_of(directory)
     shutil.rmtree(temporary, ignore_errors=True)
     with removed_on_failure(temporary):
@@ -83,7 +97,9 @@ def _make(
             for part in ("train", "validation")
         )
         for index, ids in enumerate(_encoded(corpus, tokenizer)):
-            (validation if _is_due(index, held_out) else train).add(ids)
+            part = validation if _is_due(index, held_out) else train
+            for start in range(0, len(ids), piece):
+                part.add(ids[start : start + piece])
         train.close()
         validation.close()
         write_durably(temporary / KEY_FILE, json.dumps(key).encode())

@@ -1,12 +1,11 @@
 """Pretraining on plain text (Llama 2, section 2.2): packed documents, every token learned."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import ConfigError, require_not_negative, require_positive
 from data.texts import Corpus
-from data.token_cache import packed_corpus
+from data.token_cache import delete_packed, packed_corpus
 from data.tokenizer import Tokenizer
 from policy.language_task import LanguageTask, steps_for
 from rlhf.actors.placement import Placement
@@ -28,7 +27,7 @@ class PretrainConfig:
     size: str = "7b"
     """Named size of the model; its vocabulary is the tokenizer's."""
     row_length: int = 4096
-    """Tokens per packed row."""
+    """Tokens per packed row; a document is cut where it is longer than this or the context."""
     batch_rows: int = 1024
     """Rows per optimizer step over all workers; 1024 × 4096 is the paper's 4M tokens."""
     micro_batch_rows: int = 1
@@ -72,16 +71,18 @@ def pretrain(
         Final validation metrics, `validation/loss` in nats per token among them, and `tokens`.
     """
     vocabulary = Tokenizer.load(tokenizer)
+    shape = named_size(config.size, vocabulary.vocab_size)
     with console.status("reading the corpus"):
         rows, held_out = packed_corpus(
             corpus,
             vocabulary,
             run.directory / TOKENS,
             row_length=config.row_length,
+            context=shape.context,
             validation_share=config.validation_share,
         )
     task = LanguageTask(
-        start=named_size(config.size, vocabulary.vocab_size),
+        start=shape,
         tokenizer=tokenizer,
         train=rows,
         validation=held_out,
@@ -100,5 +101,5 @@ def pretrain(
         name="pretrain",
     )
     write_loss_curve(run.directory)
-    shutil.rmtree(run.directory / TOKENS)
+    delete_packed(run.directory / TOKENS)
     return figures

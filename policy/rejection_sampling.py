@@ -109,11 +109,11 @@ def demonstrations_from(
 
 
 def those_that_fit(
-    demonstrations: Sequence[Demonstration], chat: ChatFormat, row_length: int
+    demonstrations: Sequence[Demonstration], chat: ChatFormat, most: int
 ) -> list[Demonstration]:
-    """Dialogues of at most a row's tokens: nobody chose the length of what was sampled."""
+    """Dialogues of at most so many tokens: nobody chose the length of what was sampled."""
     return [
         d
         for d in demonstrations
-        if len(chat.encode_dialogue(d.messages, loss_on=d.loss_on).ids) <= row_length
+        if len(chat.encode_dialogue(d.messages, loss_on=d.loss_on).ids) <= most
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.chat_format import ChatFormat
-from data.errors import require_not_negative, require_positive
+from data.errors import DataError, require_not_negative, require_positive
 from data.mixing import sample_without_replacement
 from data.packing import PackedRows, pack
 from data.schemas import Demonstration, Prompt
@@ -39,7 +39,8 @@ class SftConfig:
     """One fine-tuning run. Defaults follow Llama 2 section 3.1 unless a field says otherwise."""
 
     row_length: int = 4096
-    """Tokens per packed row."""
+    """Tokens per packed row; a dialogue may be as long, or as the model's context if that is
+    shorter."""
     batch_rows: int = 64
     """Rows per optimizer step over all workers."""
     micro_batch_rows: int = 1
@@ -83,14 +84,17 @@ def fine_tune(
 
     Returns:
         Final validation metrics: `validation/loss` in nats per answer token.
+
+    Raises:
+        DataError: a dialogue is longer than a row or the model's context.
     """
-    tokenizer = Tokenizer.load(model)
-    rows = pack_demonstrations(demonstrations, tokenizer, config.row_length)
+    tokenizer, context = Tokenizer.load(model), context_of(model)
+    rows = pack_demonstrations(demonstrations, tokenizer, config.row_length, context)
     task = LanguageTask(
         start=model,
         tokenizer=model,
         train=rows,
-        validation=pack_demonstrations(validation, tokenizer, config.row_length),
+        validation=pack_demonstrations(validation, tokenizer, config.row_length, context),
         batch_rows=config.batch_rows,
         micro_batch_rows=config.micro_batch_rows,
         num_steps=steps_for(len(rows), config.batch_rows, config.epochs),
@@ -116,14 +120,8 @@ def _answers(
     Answers of earlier validations stay in the file, those of later ones (of a session that was
     killed) go.
     """
-    chat, context = ChatFormat(Tokenizer.load(model)), context_of(model)
-    chosen = [
-        demonstration
-        for demonstration in sample_without_replacement(
-            validation, config.sample_dialogues, seed=config.seed
-        )
-        if len(chat.encode_prompt(demonstration.messages[:-1])) < context
-    ]
+    chat = ChatFormat(Tokenizer.load(model))
+    chosen = sample_without_replacement(validation, config.sample_dialogues, seed=config.seed)
     if not chosen:
         return None
     prompts = PromptSet.encode([_prompt_of(d) for d in chosen], chat)
@@ -156,11 +154,22 @@ def _prompt_of(demonstration: Demonstration) -> Prompt:
 
 
 def pack_demonstrations(
-    demonstrations: Sequence[Demonstration], tokenizer: Tokenizer, row_length: int
+    demonstrations: Sequence[Demonstration], tokenizer: Tokenizer, row_length: int, context: int
 ) -> PackedRows:
-    """Dialogues as packed rows with the answers marked."""
+    """Dialogues as packed rows with the answers marked.
+
+    Raises:
+        DataError: a dialogue is longer than a row or the model's context.
+    """
     chat = ChatFormat(tokenizer)
     encoded = [chat.encode_dialogue(d.messages, loss_on=d.loss_on) for d in demonstrations]
+    for demonstration, dialogue in zip(demonstrations, encoded, strict=True):
+        if len(dialogue.ids) > min(row_length, context):
+            raise DataError(
+                f"dialogue {demonstration.demonstration_id!r} has {len(dialogue.ids)} tokens; a "
+                f"row holds {row_length} and the model's context is {context}: shorten or drop it"
+                + (", or raise row_length" if row_length < context else "")
+            )
     return pack(
         [dialogue.ids for dialogue in encoded],
         [dialogue.loss_mask for dialogue in encoded],

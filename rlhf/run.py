@@ -8,6 +8,7 @@ runs/NAME/config.yaml        what runs; `--config` reads it back. What settings 
           finished.json      exists once the run is complete; results, time, energy
           .lock              of the process that works here
           .seconds.json      what sessions that did not finish took
+          .tracker_id        by which W&B or MLflow, where wanted, know the run again
 """
 
 import atexit

@@ -1,16 +1,24 @@
 """Copies of a run's metrics where people look at curves; metrics.jsonl stays the one that counts.
 
 TensorBoard events are written into the run directory wherever it is installed. Weights & Biases and
-MLflow receive metrics when their own variables ask for it: WANDB_PROJECT, MLFLOW_TRACKING_URI.
+MLflow receive metrics when their own variables ask for it: WANDB_PROJECT, MLFLOW_TRACKING_URI. A
+run that is continued goes on there as well.
 """
 
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+from data.durable import write_durably
 from data.errors import ConfigError
+
+ID_FILE = ".tracker_id"
+"""Of the run directory: by this name the trackers know the run in every session."""
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 """Receives the finite metrics of a step."""
@@ -82,20 +90,37 @@ def _tensorboard(directory: Path, first_step: int) -> Tracker:
 
 
 def _wandb(directory: Path) -> Tracker:
+    run = _wandb_run(_id_of(directory), str(directory))
+    return lambda step, values: run.log(dict(values), step=step)
+
+
+@cache
+def _wandb_run(run_id: str, directory: str) -> Any:
+    """One per process: after a restart of the workers the run is still open, and only so once."""
     import wandb
 
-    run = wandb.init(dir=str(directory), name=str(directory), resume="allow", reinit="create_new")
-    return lambda step, values: run.log(dict(values), step=step)
+    return wandb.init(dir=directory, name=directory, id=run_id, resume="allow", reinit="create_new")
 
 
 def _mlflow(directory: Path) -> Tracker:
     from mlflow import MlflowClient
 
-    client = MlflowClient()
-    run = client.create_run(experiment_id="0", run_name=str(directory)).info.run_id
+    client, tag = MlflowClient(), _id_of(directory)
+    known = client.search_runs(["0"], f"tags.rlhf_run = '{tag}'")
+    tags = {"rlhf_run": tag}
+    run = known[0] if known else client.create_run("0", tags=tags, run_name=str(directory))
+    run_id = run.info.run_id
 
     def track(step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            client.log_metric(run, name, value, step=step)
+            client.log_metric(run_id, name, value, step=step)
 
     return track
+
+
+def _id_of(directory: Path) -> str:
+    """Drawn once per run directory: another run that takes its place has another."""
+    path = directory / ID_FILE
+    if not path.exists():
+        write_durably(path, uuid4().hex.encode())
+    return path.read_text()

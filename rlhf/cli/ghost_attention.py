@@ -71,9 +71,8 @@ def main(argv: Sequence[str]) -> None:
         if not (dialogues / MANIFEST).is_file():
             rows = _sample(config, conversations, plain, chat)
             publish(dialogues, rows, Demonstration, split="train", key="ghost-attention")
-        demonstrations = those_that_fit(
-            read_rows(dialogues, Demonstration, "train"), chat, config.train.fine_tune.row_length
-        )
+        most = min(config.train.fine_tune.row_length, context_of(config.model))
+        demonstrations = those_that_fit(read_rows(dialogues, Demonstration, "train"), chat, most)
         figures = fine_tune(
             demonstrations,
             (),

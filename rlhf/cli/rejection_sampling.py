@@ -23,7 +23,7 @@ from policy.pool import (
     read_rounds,
     round_taken,
 )
-from policy.prompts import PromptSet, chat_format_of, check_room
+from policy.prompts import PromptSet, chat_format_of, check_room, context_of
 from policy.rejection_sampling import (
     RejectionSamplingConfig,
     demonstrations_from,
@@ -111,9 +111,8 @@ def main(argv: Sequence[str]) -> None:
         if not (best / MANIFEST).is_file():
             _sample_best(config, prompts, temperatures, rewards, earlier, chat, run)
         shutil.rmtree(run.directory / PARTS, ignore_errors=True)
-        demonstrations = those_that_fit(
-            read_rows(best, Demonstration, "train"), student_chat, config.train.fine_tune.row_length
-        )
+        most = min(config.train.fine_tune.row_length, context_of(student))
+        demonstrations = those_that_fit(read_rows(best, Demonstration, "train"), student_chat, most)
         figures = fine_tune(
             demonstrations,
             (),

@@ -59,6 +59,16 @@ class Slots:
         """Positions that the longest waiting sample may need."""
         return max((len(s.prompt_ids) + s.max_new_tokens for s in self._waiting), default=0)
 
+    @property
+    def longest_response(self) -> int:
+        """Tokens that the longest response of a waiting sample may have."""
+        return max((s.max_new_tokens for s in self._waiting), default=0)
+
+    @property
+    def next_prompt(self) -> list[int] | None:
+        """Of the next in line; None where nobody waits."""
+        return self._waiting[0].prompt_ids if self._waiting else None
+
     def release(self, slots: Iterable[int]) -> None:
         """Empties the slots of finished samples."""
         for slot in slots:

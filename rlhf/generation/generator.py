@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import DataError
+from data.errors import ConfigError, DataError
 from rlhf.generation.batching import Move, Sample, Slots
 from rlhf.generation.sampling import SamplingConfig, sample, uniform_stream
 from rlhf.model.cached import CachedModel
 from rlhf.model.heads import LanguageModel
+from rlhf.model.kv_cache import BLOCK
 from rlhf.types import PromptIds, Rollout
 
 DEFAULT_SLOTS = 128
@@ -52,9 +53,12 @@ def generate(
         Rollouts in the order of `prompts`.
 
     Raises:
+        ConfigError: no slots.
         DataError: a prompt that is empty, too long for the model, or has ids out of range; logits
             that are no finite numbers.
     """
+    if slots < 1:
+        raise ConfigError(f"slots is {slots}; it must be 1 or more for a response to be sampled")
     streams = range(len(prompts)) if streams is None else streams
     samples = [
         Sample(stream, prompt.prompt_id, prompt.ids, _room(model, prompt, config))
@@ -70,7 +74,7 @@ def generate(
 
 
 class _State(NamedTuple):
-    """What the slots hold; [S] or [S, max_new_tokens] each, S slots."""
+    """What the slots hold; [S] or [S, longest response] each, S slots."""
 
     tokens: Tensor
     """Sampled last."""
@@ -86,6 +90,17 @@ class _State(NamedTuple):
     logprobs: Tensor
 
 
+class _Prompt(NamedTuple):
+    """A prompt that was read, while others of its samples still wait for a slot."""
+
+    ids: list[int]
+    logits: Tensor
+    """[vocabulary] of the first new token."""
+    keys: Tensor
+    """Of the cache's blocks, without slots."""
+    values: Tensor
+
+
 class _Decoder:
     """The tensors behind the slots. Python sees a slot when its sample begins and when it ends."""
 
@@ -93,7 +108,7 @@ class _Decoder:
         self, model: LanguageModel, queue: Slots, config: SamplingConfig, eos_id: int, seed: int
     ) -> None:
         self.queue, self.config, self.eos_id, self.seed = queue, config, eos_id, seed
-        num_slots, length = len(queue.running), config.max_new_tokens
+        num_slots, length = len(queue.running), queue.longest_response
         self.model = CachedModel(model, num_slots, queue.longest)
         self.device = self.model.device
         self.rows = torch.arange(num_slots, device=self.device)
@@ -103,21 +118,54 @@ class _Decoder:
         uniforms, logprobs = torch.zeros(2, num_slots, length, device=self.device)
         responses = torch.zeros(num_slots, length, dtype=torch.long, device=self.device)
         self.state = _State(tokens, offsets, counts, limits, uniforms, responses, logprobs)
+        self.split: _Prompt | None = None
+        """The prompt of the next in line, if some of its samples were admitted before."""
 
     def prefill(self, admitted: dict[int, Sample]) -> None:
         """Reads the prompts of newly admitted samples and draws their first tokens."""
         if not admitted:
             return
-        unique: dict[tuple[int, ...], int] = {}
-        samples = admitted.values()
-        rows = [unique.setdefault(tuple(s.prompt_ids), len(unique)) for s in samples]
-        logits = self.model.prefill(list(unique), list(admitted), rows)
-        slots, state = self._tensor(list(admitted)), self.state
+        slots, samples = list(admitted), list(admitted.values())
+        logits = self._first_logits(slots, samples)
+        places, state = self._tensor(slots), self.state
         streams = [uniform_stream(self.seed, s.stream, state.uniforms.shape[1]) for s in samples]
-        state.uniforms[slots] = torch.from_numpy(np.stack(streams)).to(self.device)
-        state.offsets[slots] = self._tensor([len(s.prompt_ids) - 1 for s in samples])
-        state.limits[slots] = self._tensor([s.max_new_tokens for s in samples])
-        self._draw(logits, slots)
+        state.uniforms[places] = torch.from_numpy(np.stack(streams)).to(self.device)
+        state.offsets[places] = self._tensor([len(s.prompt_ids) - 1 for s in samples])
+        state.limits[places] = self._tensor([s.max_new_tokens for s in samples])
+        self._draw(logits, places)
+
+    def _first_logits(self, slots: list[int], samples: list[Sample]) -> Tensor:
+        """[m, vocabulary]; a prompt whose samples are admitted in several parts is read once."""
+        known, parts = 0, []
+        while self.split and known < len(samples) and samples[known].prompt_ids == self.split.ids:
+            known += 1
+        if self.split and known:
+            parts.append(self._copied(self.split, slots[:known]))
+        if known < len(samples):
+            unique: dict[tuple[int, ...], int] = {}
+            rows = [unique.setdefault(tuple(s.prompt_ids), len(unique)) for s in samples[known:]]
+            parts.append(self.model.prefill(list(unique), slots[known:], rows))
+        logits = torch.cat(parts)
+        self._keep(samples[-1].prompt_ids, slots[-1], logits[-1])
+        return logits
+
+    def _keep(self, prompt_ids: list[int], slot: int, logits: Tensor) -> None:
+        """Of the prompt admitted last, what the next in line needs if it has the same one."""
+        if self.queue.next_prompt != prompt_ids:
+            self.split = None
+        elif self.split is None or self.split.ids != prompt_ids:
+            # A copy: the slot may be another's by then, and what is drawn from changes logits.
+            cache, blocks = self.model.cache, -(-len(prompt_ids) // BLOCK)
+            keys = cache.keys[:, slot, :, :blocks].clone()
+            values = cache.values[:, slot, :, : len(prompt_ids)].clone()
+            self.split = _Prompt(prompt_ids, logits.clone(), keys, values)
+
+    def _copied(self, prompt: _Prompt, slots: list[int]) -> Tensor:
+        """As `CachedModel.prefill` of one prompt that was read before."""
+        cache = self.model.cache
+        cache.keys[:, slots, :, : prompt.keys.shape[2]] = prompt.keys[:, None]
+        cache.values[:, slots, :, : prompt.values.shape[2]] = prompt.values[:, None]
+        return prompt.logits.expand(len(slots), -1)
 
     def step(self) -> None:
         """Decodes one token in every slot."""

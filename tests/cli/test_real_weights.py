@@ -107,7 +107,7 @@ def test_sft(stories: Path, tmp_path: Path) -> None:
 def nats(model: Path, data: Path) -> float:
     """Per token of the held-out story, its end included, before any training."""
     rows = read_rows(data, Demonstration, "validation")
-    packed = pack_demonstrations(rows, Tokenizer.load(model), 64)
+    packed = pack_demonstrations(rows, Tokenizer.load(model), 64, 512)
     task = LanguageTask(
         start=model,
         tokenizer=model,

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import tracemalloc
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from data.errors import DataError
 from data.packed_file import PackedFile
 from data.packing import NO_DOCUMENT
 from data.texts import Corpus, open_corpus
-from data.token_cache import packed_corpus
+from data.token_cache import delete_packed, packed_corpus
 from data.tokenizer import Tokenizer
 from tests.reward.tiny import tiny_tokenizer
 
@@ -33,13 +34,19 @@ def corpus_file(tmp_path: Path) -> Path:
 
 
 def cached(
-    path: Path, *, documents: Any = "lines", share: float = 0.1, length: int = 64
+    path: Path,
+    *,
+    documents: Any = "lines",
+    share: float = 0.1,
+    length: int = 64,
+    context: int = 64,
 ) -> tuple[PackedFile, PackedFile]:
     return packed_corpus(
         open_corpus(path, documents=documents),
         tiny_tokenizer(),
         path.with_name("tokens"),
         row_length=length,
+        context=context,
         validation_share=share,
     )
 
@@ -109,6 +116,21 @@ def test_it_is_made_once(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [documents_of(part) for part in again] == [documents_of(part) for part in first]
 
 
+@pytest.mark.parametrize(("length", "context", "longest"), [(64, 16, 16), (16, 40, 16)])
+def test_no_piece_is_longer_than_a_row_or_the_context(
+    corpus_file: Path, length: int, context: int, longest: int
+) -> None:
+    tokenizer = tiny_tokenizer()
+    train, _ = cached(corpus_file, share=0.0, length=length, context=context)
+    expected = []
+    for text in TEXTS:
+        ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+        assert len(ids) > context  # so each is cut
+        expected += [ids[start : start + longest] for start in range(0, len(ids), longest)]
+    assert sorted(documents_of(train)) == sorted(expected)
+    assert train.select(np.arange(1)).tokens.shape == (1, length)
+
+
 def test_another_corpus_is_told(corpus_file: Path) -> None:
     cached(corpus_file)
     corpus_file.write_text("something else")
@@ -158,5 +180,43 @@ def test_killed_while_reading_it_begins_anew(corpus_file: Path) -> None:
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not corpus_file.with_name("tokens").exists()
+    assert len(documents_of(cached(corpus_file)[0])) == 18
+    assert sorted(p.name for p in corpus_file.parent.iterdir()) == ["corpus.txt", "tokens"]
+
+
+def _killed_while_deleting(path: Path) -> None:
+    rmtree = shutil.rmtree
+
+    def half(directory: Path, **settings: Any) -> None:
+        if directory.exists():
+            rmtree(directory / "train")
+            (directory / data.token_cache.KEY_FILE).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    shutil.rmtree = half  # type: ignore[assignment]
+    delete_packed(path)
+
+
+def test_killed_while_deleting_it_begins_anew(corpus_file: Path) -> None:
+    cached(corpus_file)
+    tokens = corpus_file.with_name("tokens")
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_while_deleting, args=(tokens,)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not tokens.exists()
+    assert len(documents_of(cached(corpus_file)[0])) == 18
+    delete_packed(tokens)
+    assert sorted(p.name for p in corpus_file.parent.iterdir()) == ["corpus.txt"]
+
+
+def test_without_its_key_file_it_counts_as_absent(corpus_file: Path) -> None:
+    """As runs of earlier versions left it, killed while they deleted it."""
+    cached(corpus_file)
+    tokens = corpus_file.with_name("tokens")
+    (tokens / data.token_cache.KEY_FILE).unlink()
+    (tokens / "train" / "tokens.bin").unlink()
     assert len(documents_of(cached(corpus_file)[0])) == 18
     assert sorted(p.name for p in corpus_file.parent.iterdir()) == ["corpus.txt", "tokens"]

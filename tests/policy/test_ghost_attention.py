@@ -141,7 +141,7 @@ def test_a_last_answer_that_is_seen_to_disobey_is_not_learned() -> None:
 
 def test_only_the_last_answer_is_learned() -> None:
     (demonstration,) = ghost_demonstrations([LONG], [["arr one", "arr two", "arr three"]])
-    rows = pack_demonstrations([demonstration], tiny_tokenizer(), 256)
+    rows = pack_demonstrations([demonstration], tiny_tokenizer(), 256, 256)
     learned = rows.tokens[0][rows.loss_mask[0]].tolist()
     assert learned == tiny_chat().encode_response("arr three")
 

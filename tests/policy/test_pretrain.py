@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -120,6 +121,25 @@ def test_the_shape_follows_the_tokenizer(learn: Any, monkeypatch: pytest.MonkeyP
     (task,) = tasks
     assert isinstance(task.build(), LanguageModel)
     assert task.start.vocab_size == VOCAB_SIZE  # type: ignore[union-attr]
+
+
+def test_no_document_is_longer_than_the_context(
+    learn: Any, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nano's, of 64 tokens, in the paper's rows of 4096."""
+    corpus_file.write_text("\n".join([" ".join(TEXTS)] * 3))
+    tasks: list[LanguageTask] = []
+
+    def stop(task: LanguageTask, *_: Any, **__: Any) -> None:
+        tasks.append(task)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy.pretrain, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        learn("run", PretrainConfig(size="nano"))
+    row = tasks[0].train.select(np.arange(1))
+    assert row.tokens.shape == (1, 4096)
+    assert max(np.bincount(row.documents[row.documents >= 0])) == 64
 
 
 def test_nothing_to_learn(learn: Any, corpus_file: Path) -> None:

@@ -36,7 +36,7 @@ def dialogue(*texts: str, loss_on: LossOn = "all") -> Demonstration:
 
 def learned(demonstration: Demonstration) -> list[str]:
     """The pieces of text whose tokens are learned, one per run of them."""
-    rows = pack_demonstrations([demonstration], tiny_tokenizer(), 128)
+    rows = pack_demonstrations([demonstration], tiny_tokenizer(), 128, 128)
     runs: list[list[int]] = []
     mask = rows.loss_mask[0]
     for t in mask.nonzero()[0]:
@@ -58,7 +58,7 @@ def test_the_separator_stands_before_every_answer_and_is_not_learned() -> None:
     tags = tiny_tokenizer().instruction_ids
     assert tags is not None
     separator = tags[1]
-    rows = pack_demonstrations([dialogue("hi", "you", "bye", "so long")], tiny_tokenizer(), 64)
+    rows = pack_demonstrations([dialogue("hi", "you", "bye", "so long")], tiny_tokenizer(), 64, 64)
     tokens, mask = rows.tokens[0], rows.loss_mask[0]
     places = [t for t in range(64) if tokens[t] == separator]
     assert places == [t - 1 for t in range(1, 64) if mask[t] and not mask[t - 1]]
@@ -67,15 +67,27 @@ def test_the_separator_stands_before_every_answer_and_is_not_learned() -> None:
 
 def test_dialogues_share_rows() -> None:
     demonstrations = [dialogue("hi", "hello"), dialogue("a", "b"), dialogue("bye", "so long")]
-    rows = pack_demonstrations(demonstrations, tiny_tokenizer(), 128)
+    rows = pack_demonstrations(demonstrations, tiny_tokenizer(), 128, 128)
     assert len(rows) == 1 and sorted(set(rows.documents[0].tolist())) == [-1, 0, 1, 2]
     encoded = [tiny_chat().encode_dialogue(d.messages) for d in demonstrations]
     assert int(rows.loss_mask.sum()) == sum(sum(e.loss_mask) for e in encoded)
 
 
-def test_a_dialogue_longer_than_a_row() -> None:
-    with pytest.raises(DataError, match=r"a document has \d+ tokens and a row holds 16"):
-        pack_demonstrations([dialogue("hello hello hello", "b")], tiny_tokenizer(), 16)
+@pytest.mark.parametrize(("row_length", "context"), [(16, 64), (64, 16), (64, 64), (200, 200)])
+def test_a_dialogue_longer_than_a_row_or_the_context(row_length: int, context: int) -> None:
+    long = dialogue("hello hello hello", "b" * 100)
+    length = len(tiny_chat().encode_dialogue(long.messages).ids)
+    assert 64 < length < 200
+    if context == 200:
+        assert len(pack_demonstrations([long], tiny_tokenizer(), row_length, context)) == 1
+        return
+    with pytest.raises(DataError) as told:
+        pack_demonstrations([long], tiny_tokenizer(), row_length, context)
+    assert str(told.value) == (
+        f"dialogue {long.demonstration_id!r} has {length} tokens; a row holds {row_length} and the "
+        f"model's context is {context}: shorten or drop it"
+        + (", or raise row_length" if row_length == 16 else "")
+    )
 
 
 @torch.no_grad()
@@ -103,7 +115,7 @@ def test_answers_are_learned(tmp_path: Path, chat_model: Path) -> None:
     figures = fine_tune(
         demonstrations, held_out, config, run, model=chat_model, engine=TORCH, placement=HERE
     )
-    rows = pack_demonstrations(demonstrations, tiny_tokenizer(), 64)
+    rows = pack_demonstrations(demonstrations, tiny_tokenizer(), 64, 192)
     lines = read_metrics(run.directory)
     assert lines[-1]["step"] == round(len(rows) * 12 / 2)
     assert figures["tokens"] == 12 * int((rows.documents >= 0).sum())  # every token of every epoch
@@ -161,12 +173,7 @@ def test_answers_at_each_validation_are_kept(tmp_path: Path, chat_model: Path) -
 
 
 def test_no_answers_are_kept_where_none_can_be(tmp_path: Path, chat_model: Path) -> None:
-    # a context of 192 tokens has no room for an answer to 200 letters
-    for name, held_out, count in [
-        ("off", [dialogue("one", "fox")], 0),
-        ("empty", [], 8),
-        ("long", [dialogue("x" * 200, "fox")], 8),
-    ]:
+    for name, held_out, count in [("off", [dialogue("one", "fox")], 0), ("empty", [], 8)]:
         config = SftConfig(row_length=256, batch_rows=1, epochs=1.0, sample_dialogues=count)
         run = Run(tmp_path / name, "sft", {})
         fine_tune(
@@ -174,6 +181,16 @@ def test_no_answers_are_kept_where_none_can_be(tmp_path: Path, chat_model: Path)
             model=chat_model, engine=TORCH, placement=HERE,
         )  # fmt: skip
         assert not (run.directory / ANSWERS_FILE).exists()
+
+
+def test_nothing_longer_than_the_context_is_learned_or_validated(
+    tmp_path: Path, chat_model: Path
+) -> None:
+    run, config = Run(tmp_path / "run", "sft", {}), SftConfig(row_length=256, batch_rows=1)
+    short, long = [dialogue("one", "fox")], [dialogue("x" * 200, "fox")]
+    for train, held_out in ((long, short), (short, long)):
+        with pytest.raises(DataError, match="a row holds 256 and the model's context is 192: sho"):
+            fine_tune(train, held_out, config, run, model=chat_model, engine=TORCH, placement=HERE)
 
 
 def test_prompts_and_earlier_answers_are_not_learned(tmp_path: Path, chat_model: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import rlhf.trackers
 from data.errors import ConfigError
 from rlhf.metrics import MetricsLog, read_metrics
 
@@ -40,16 +41,41 @@ def test_wandb_when_its_project_is_set(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_mlflow_when_its_server_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[Any] = []
-    client = SimpleNamespace(
-        create_run=lambda experiment_id, run_name: SimpleNamespace(
-            info=SimpleNamespace(run_id="r1")
-        ),
-        log_metric=lambda run, name, value, step: logged.append((run, name, value, step)),
-    )
-    stand_in(monkeypatch, "mlflow", MlflowClient=lambda: client)
+    stand_in(monkeypatch, "mlflow", MlflowClient=lambda: MlflowServer(logged))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking")
     MetricsLog(tmp_path, 0).log(3, {"loss": 0.5})
-    assert logged == [("r1", "loss", 0.5, 3)]
+    assert logged == [("r0", "loss", 0.5, 3)]
+
+
+def test_a_resumed_run_goes_on_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[Any] = []
+    server = MlflowServer(logged)
+    stand_in(monkeypatch, "mlflow", MlflowClient=lambda: server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking")
+    for name, first_step in (("one", 0), ("one", 2), ("another", 0)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        MetricsLog(tmp_path / name, first_step).log(first_step, {"loss": 0.5})
+    assert [(run, step) for run, _, _, step in logged] == [("r0", 0), ("r0", 2), ("r1", 0)]
+
+
+def test_a_resumed_run_goes_on_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[str, str]] = []
+
+    def init(**settings: Any) -> Any:
+        begun.append((settings["id"], settings["resume"]))
+        return SimpleNamespace(log=lambda values, step: None)
+
+    stand_in(monkeypatch, "wandb", init=init)
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    MetricsLog(tmp_path, 0)
+    MetricsLog(tmp_path, 1)  # the workers were restarted: W&B knows no second run of an id
+    assert len(begun) == 1
+    rlhf.trackers._wandb_run.cache_clear()  # as in another process
+    MetricsLog(tmp_path, 2)
+    assert begun[0] == begun[1] and begun[0][1] == "allow"
+    (tmp_path / ".tracker_id").unlink()  # with the directory, which another run then takes
+    MetricsLog(tmp_path, 0)
+    assert begun[2][0] != begun[0][0]
 
 
 def test_one_that_is_wanted_but_not_installed(
@@ -83,6 +109,25 @@ def test_one_that_fails_is_dropped(
         "Weights & Biases receives no metrics any more: ConnectionError: no route to host; "
         "metrics.jsonl has them all"
     )
+
+
+class MlflowServer:
+    """Knows its runs by their tags."""
+
+    def __init__(self, logged: list[Any]) -> None:
+        self.logged = logged
+        self.runs: dict[str, Any] = {}
+
+    def create_run(self, experiment_id: str, tags: dict[str, str], run_name: str) -> Any:
+        run = SimpleNamespace(info=SimpleNamespace(run_id=f"r{len(self.runs)}"))
+        self.runs[f"tags.rlhf_run = '{tags['rlhf_run']}'"] = run
+        return run
+
+    def search_runs(self, experiment_ids: list[str], filter_string: str) -> list[Any]:
+        return [run for condition, run in self.runs.items() if condition == filter_string]
+
+    def log_metric(self, run: str, name: str, value: float, step: int) -> None:
+        self.logged.append((run, name, value, step))
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:

@@ -68,6 +68,22 @@ def test_the_cache_holds_the_longest_prompt_with_its_response() -> None:
     assert Slots([], num_slots=1).longest == 0
 
 
+def test_the_longest_response_may_be_that_of_a_short_prompt() -> None:
+    line = [Sample(0, "a", [9] * 7, 4), Sample(1, "b", [9] * 3, 8)]
+    assert Slots(line, num_slots=1).longest_response == 8
+    assert Slots([], num_slots=1).longest_response == 0
+
+
+def test_the_next_in_line_is_known_by_its_prompt() -> None:
+    slots = Slots(samples(3, 2), num_slots=1)
+    assert slots.next_prompt == [9] * 3
+    slots.admit(at_least=1)
+    assert slots.next_prompt == [9] * 2
+    slots.release([0])
+    slots.admit(at_least=1)
+    assert slots.next_prompt is None
+
+
 def test_empty_slots_go_eight_at_a_time_once_nobody_waits() -> None:
     slots = Slots(samples(*[3] * 21), num_slots=20)
     slots.admit(at_least=1)

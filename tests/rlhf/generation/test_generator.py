@@ -12,9 +12,10 @@ import torch
 from scipy.stats import chisquare
 from torch.testing import assert_close
 
-from data.errors import DataError
+from data.errors import ConfigError, DataError
 from rlhf.generation.generator import generate
 from rlhf.generation.sampling import SamplingConfig
+from rlhf.model.cached import CachedModel
 from rlhf.model.heads import LanguageModel
 from rlhf.types import Experience, PromptIds, Rollout
 from tests.tiny_models import SMALL, random_tokens, small_language_model
@@ -93,6 +94,37 @@ def test_seeds_and_streams_give_other_samples(
     assert len(same_prompt) > 10
 
 
+@pytest.mark.parametrize(("slots", "min_new_tokens"), [(5, 0), (64, 0), (64, 3)])
+def test_a_prompt_is_read_once_for_all_its_samples(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, slots: int, min_new_tokens: int
+) -> None:
+    """Though 16 samples of a prompt are admitted in parts, as slots become free."""
+    lengths = [40, 33, 33, 32, 31, 20, 17, 9, 5, 5, 2, 1]
+    single = [PromptIds(f"p{n}", random_tokens(k, seed=n).tolist()) for n, k in enumerate(lengths)]
+    prompts = [prompt for prompt in single for _ in range(16)]
+    config = replace(SAMPLING, min_new_tokens=min_new_tokens)
+    expected = run(model, prompts, config=config, slots=1000)  # all at once
+    read: list[list[int]] = []
+    prefill = CachedModel.prefill
+
+    def counting(self: CachedModel, prompts: Any, *rest: Any) -> Any:
+        read.extend(map(list, prompts))
+        return prefill(self, prompts, *rest)
+
+    monkeypatch.setattr(CachedModel, "prefill", counting)
+    found = run(model, prompts, config=config, slots=slots)
+    assert read == [prompt.ids for prompt in single]
+    check_equal(found, expected)
+    assert len({len(r.response_ids) for r in found}) > 5
+
+
+def test_all_samples_of_a_prompt_begin_from_the_same_bits(model: LanguageModel) -> None:
+    prompt = PromptIds("p", random_tokens(20, seed=3).tolist())
+    greedy = SamplingConfig(temperature=0.0, max_new_tokens=12)
+    first = {r.response_logprobs[0] for r in run(model, [prompt] * 16, config=greedy, slots=3)}
+    assert len(first) == 1
+
+
 def test_greedy_is_a_loop_of_argmax(model: LanguageModel, prompts: list[PromptIds]) -> None:
     greedy = SamplingConfig(temperature=0.0, max_new_tokens=10)
     for prompt, rollout in zip(prompts, run(model, prompts, config=greedy, slots=4), strict=True):
@@ -162,6 +194,20 @@ def test_a_response_stays_within_the_context(model: LanguageModel) -> None:
     prompt = PromptIds("p", random_tokens(SMALL.context - 3).tolist())
     found = run(model, [prompt] * 20, config=SamplingConfig(max_new_tokens=50))
     assert {len(r.ids) for r in found if r.finish_reason == "length"} == {SMALL.context}
+
+
+def test_a_length_that_no_context_holds_takes_no_memory(
+    model: LanguageModel, prompts: list[PromptIds]
+) -> None:
+    context = SamplingConfig(max_new_tokens=SMALL.context)
+    found = run(model, prompts, config=replace(context, max_new_tokens=10**12))
+    assert found == run(model, prompts, config=context)
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_no_slots(model: LanguageModel, prompts: list[PromptIds], slots: int) -> None:
+    with pytest.raises(ConfigError, match=f"^slots is {slots}; it must be 1 or more"):
+        run(model, prompts, slots=slots)
 
 
 def test_the_policy_version_is_written_down(model: LanguageModel, prompts: list[PromptIds]) -> None:
