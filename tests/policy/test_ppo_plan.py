@@ -45,7 +45,8 @@ SHAPE = ModelConfig(
 )
 """Its parts have the proportions of a large model's: gradients and activations both count."""
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-SAMPLING = SamplingConfig(max_new_tokens=64, min_new_tokens=64)
+SAMPLING = SamplingConfig(max_new_tokens=64)
+FULL = replace(SAMPLING, min_new_tokens=64)  # no response ends by chance
 TRAIN = PpoConfig(prompts_per_iteration=8, minibatch_size=8, micro_batch_size=4, sampling=SAMPLING)
 SEAT = Seat(rank=Rank(), threads=1, device="cpu", timeout=60.0)
 ONE = Placement(ray=False)
@@ -119,7 +120,7 @@ def test_a_policy_worker_holds_what_is_planned(
     plan = plan_of("policy", engine)
     rows = experience()
     prompts = [PromptIds(str(n), ids[:192]) for n, ids in enumerate(rows.tokens.tolist())]
-    request = GenerationRequest(prompts, list(range(8)), SAMPLING, eos_id=2, seed=0)
+    request = GenerationRequest(prompts, list(range(8)), FULL, eos_id=2, seed=0)
     with LiveBytes() as memory:
         worker = PolicyWorker(SEAT, policy_model, policy_model, engine, OptimConfig(), 1.0)
         check(plan, memory, "starting")
