@@ -23,6 +23,7 @@ from data.errors import ConfigError
 from rlhf.actors.group import Seat
 from rlhf.actors.placement import Placement
 from rlhf.actors.process import end_with_parent, give_back_memory, rest
+from rlhf.actors.session import OWN
 from rlhf.actors.tensors import send_as_arrays
 from rlhf.engine.distributed import free_address
 
@@ -30,7 +31,6 @@ MOST_IDLE = 2
 """Groups of hosts of one kind that are kept; a process without a worker still takes 300 MB."""
 SECONDS_TO_VACATE = 10.0
 SECONDS_TO_ANSWER = 3.0
-LOOPBACK = "127.0.0.1"
 GRAIN = 1e-4
 """Ray's smallest share of a resource."""
 WATCH = "watch"
@@ -143,7 +143,7 @@ def take_hosts(placement: Placement) -> Hosts:
     """Kept hosts, or new ones.
 
     Raises:
-        ConfigError: a Ray of this machine alone will never have what they reserve.
+        ConfigError: a Ray of our own does not have what they reserve.
     """
     idle = _kept[_key(placement)] if _keeps(placement) else []
     while idle:
@@ -181,11 +181,11 @@ def _keeps(placement: Placement) -> bool:
 def _check_reservation(placement: Placement) -> None:
     """Else Ray waits for what is not there, and the workers seem not to answer.
 
-    Only where Ray is bound to the loopback, as one of our own is; another may still grow.
+    Only in a Ray of our own: a cluster may still grow.
     """
-    if _keeps(placement) or any(node["NodeManagerAddress"] != LOOPBACK for node in ray.nodes()):
+    if _keeps(placement) or OWN not in (has := ray.cluster_resources()):
         return
-    has, session = ray.cluster_resources(), _session()
+    session = _session()
     others = [other for of, other in _reserving.values() if of == session]
     for field, resource, instead in (
         ("gpus_per_worker", "GPU", "compute on cores"),

@@ -22,6 +22,8 @@ INLINE_BYTES = 2 * 2**20
 object store, which takes milliseconds more. A mini-batch of PPO is a few hundred kilobytes."""
 
 SECONDS_TO_REACH = 10.0
+OWN = "rlhf_own"
+"""A resource that tells a Ray of our own: this machine, and never more."""
 
 
 @contextmanager
@@ -86,6 +88,7 @@ def _start_local() -> None:
     ray.init(
         address="local",
         num_cpus=usable_cores(),
+        resources={OWN: 1},
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -1,4 +1,4 @@
-"""What roles reserve of a Ray of this machine alone: more than it has is an error at once."""
+"""What roles reserve of a Ray of our own: more than it has is an error at once."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -14,20 +14,21 @@ from rlhf.actors.group import LocalGroup
 from rlhf.actors.hosts import give_back, take_hosts
 from rlhf.actors.placement import Placement
 from rlhf.actors.ray_group import RayGroup
+from rlhf.actors.session import OWN
 from tests.rlhf.actors.players import Counter
 
 
 @pytest.fixture
 def ray_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Stands in for a Ray: `ray_of("127.0.0.1", GPU=1)`."""
+    """Stands in for a Ray: `ray_of(GPU=1)`."""
     context = SimpleNamespace(get_node_id=lambda: "node", get_job_id=lambda: "job")
     actor = SimpleNamespace(address=SimpleNamespace(remote=lambda: "here"))
     made = SimpleNamespace(remote=lambda: actor)
     host = SimpleNamespace(options=lambda **_: made)
 
-    def stand_in(address: str, **resources: float) -> None:
-        monkeypatch.setattr(ray, "nodes", lambda: [{"NodeManagerAddress": address}])
-        monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    def stand_in(*, own: bool = True, **resources: float) -> None:
+        has = resources | ({OWN: 1.0} if own else {})
+        monkeypatch.setattr(ray, "cluster_resources", lambda: has)
 
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: host)
@@ -54,19 +55,19 @@ def ray_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 def test_more_than_the_machine_has(
     ray_of: Callable[..., None], values: dict[str, Any], reason: str
 ) -> None:
-    ray_of(hosts.LOOPBACK, GPU=2, CPU=4)
+    ray_of(GPU=2, CPU=4)
     with pytest.raises(ConfigError, match=reason):
         take_hosts(Placement(**values))
 
 
 def test_a_machine_without_gpus(ray_of: Callable[..., None]) -> None:
-    ray_of(hosts.LOOPBACK, CPU=4)
+    ray_of(CPU=4)
     with pytest.raises(ConfigError, match=r"reserves 1 GPUs, .* has 0; lower it, or set it to 0"):
         take_hosts(Placement(gpus_per_worker=1))
 
 
 def test_roles_that_work_side_by_side_add_up(ray_of: Callable[..., None]) -> None:
-    ray_of(hosts.LOOPBACK, GPU=1)
+    ray_of(GPU=1)
     tenths = Placement(workers=7, gpus_per_worker=0.1)
     held = take_hosts(tenths)
     take_hosts(Placement(gpus_per_worker=0.3))  # 0.7 + 0.3 is 1, whatever the rounding
@@ -79,13 +80,13 @@ def test_roles_that_work_side_by_side_add_up(ray_of: Callable[..., None]) -> Non
 def test_workers_that_reserve_nothing_may_be_more_than_there_are_cores(
     ray_of: Callable[..., None],
 ) -> None:
-    ray_of(hosts.LOOPBACK, CPU=1)
+    ray_of(CPU=1)
     assert len(take_hosts(Placement(workers=8)).actors) == 8
     assert not hosts._reserving
 
 
 def test_a_cluster_may_still_grow(ray_of: Callable[..., None]) -> None:
-    ray_of("10.0.0.7", CPU=4)
+    ray_of(own=False, CPU=4)
     assert len(take_hosts(Placement(workers=2, gpus_per_worker=1)).actors) == 2
 
 
@@ -105,3 +106,13 @@ def test_no_ray_starts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = r"^placement.ray is true for the counter workers, but no Ray runs; start them within"
     with pytest.raises(ConfigError, match=reason):
         RayGroup(Counter, Placement(), 5, name="counter")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_a_real_ray_of_our_own() -> None:
+    assert ray.cluster_resources()[OWN] == 1
+    with pytest.raises(ConfigError, match=r"^cpus_per_worker is 1 and workers 1000, which"):
+        RayGroup(Counter, Placement(workers=1000, cpus_per_worker=1), 5, name="counter")
+    with RayGroup(Counter, Placement(cpus_per_worker=0.5, timeout=60), 5, name="counter") as group:
+        assert group.broadcast(Counter.add, 1) == [6]
