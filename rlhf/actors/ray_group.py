@@ -30,7 +30,7 @@ class RayGroup(Closing, Generic[W]):
         name: str,
         groups: int = 1,
     ) -> None:
-        if not ray.is_initialized():  # it would start by itself, open to the network, and stay
+        if not ray.is_initialized():  # it would start by itself, without our limits, and stay
             raise ConfigError(
                 f"placement.ray is true for the {name} workers, but no Ray runs; start them within "
                 "ray_session() of rlhf/actors/session.py, or set placement.ray to false"

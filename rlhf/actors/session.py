@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from rlhf.actors.group import WorkerError
 from rlhf.actors.placement import usable_cores
@@ -85,14 +86,35 @@ def _check_listens(address: str) -> None:
 
 def _start_local() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address="local",
-        num_cpus=usable_cores(),
-        resources={OWN: 1},
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _system_config={"max_direct_call_object_size": INLINE_BYTES},
-        _node_ip_address="127.0.0.1",
-    )
+    with _no_clusters():
+        ray.init(
+            address="local",
+            num_cpus=usable_cores(),
+            resources={OWN: 1},
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _system_config={"max_direct_call_object_size": INLINE_BYTES},
+            _node_ip_address="127.0.0.1",
+        )
+
+
+@contextmanager
+def _no_clusters() -> Iterator[None]:
+    """What Ray starts in this block listens on the loopback alone, as on a Mac.
+
+    Elsewhere it takes 127.0.0.1 to mean this machine's address in the network, where anybody who
+    reaches its ports may run code.
+    """
+    variable = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR  # for Ray's processes
+    constant, before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[variable] = False, "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before

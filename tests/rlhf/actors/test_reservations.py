@@ -1,9 +1,11 @@
 """What roles reserve of a Ray of our own: more than it has is an error at once."""
 
+import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
@@ -99,7 +101,7 @@ def test_no_gpu_for_the_worker_of_this_process(monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_ray_starts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(**_: object) -> None:
-        raise AssertionError("of the network, and never ended")
+        raise AssertionError("without limits, and never ended")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", started)
@@ -112,6 +114,14 @@ def test_no_ray_starts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_a_real_ray_of_our_own() -> None:
     assert ray.cluster_resources()[OWN] == 1
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+    mine = {child.pid for child in psutil.Process().children(recursive=True)} | {os.getpid()}
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for connection in psutil.net_connections("tcp")
+        if connection.pid in mine and connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}, "nobody in the network reaches it"
     with pytest.raises(ConfigError, match=r"^cpus_per_worker is 1 and workers 1000, which"):
         RayGroup(Counter, Placement(workers=1000, cpus_per_worker=1), 5, name="counter")
     with RayGroup(Counter, Placement(cpus_per_worker=0.5, timeout=60), 5, name="counter") as group:
