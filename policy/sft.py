@@ -63,6 +63,11 @@ class SftConfig:
         require_not_negative(self, "seed", "sample_dialogues")
 
 
+def longest_dialogue(config: SftConfig, model: Path) -> int:
+    """Tokens of the longest dialogue that a model can learn from a row."""
+    return min(config.row_length, context_of(model))
+
+
 def fine_tune(
     demonstrations: Sequence[Demonstration],
     validation: Sequence[Demonstration],

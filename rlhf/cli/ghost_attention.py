@@ -21,7 +21,7 @@ from policy.ghost_attention import (
 )
 from policy.prompts import PromptSet, chat_format_of, check_room, context_of
 from policy.rejection_sampling import demonstrations_from, finished, those_that_fit
-from policy.sft import fine_tune
+from policy.sft import fine_tune, longest_dialogue
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.workers import GenerateWorker, generate_with
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         if not (dialogues / MANIFEST).is_file():
             rows = _sample(config, conversations, plain, chat)
             publish(dialogues, rows, Demonstration, split="train", key="ghost-attention")
-        most = min(config.train.fine_tune.row_length, context_of(config.model))
+        most = longest_dialogue(config.train.fine_tune, config.model)
         demonstrations = those_that_fit(read_rows(dialogues, Demonstration, "train"), chat, most)
         figures = fine_tune(
             demonstrations,

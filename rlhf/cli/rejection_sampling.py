@@ -23,7 +23,7 @@ from policy.pool import (
     read_rounds,
     round_taken,
 )
-from policy.prompts import PromptSet, chat_format_of, check_room, context_of
+from policy.prompts import PromptSet, chat_format_of, check_room
 from policy.rejection_sampling import (
     RejectionSamplingConfig,
     demonstrations_from,
@@ -33,7 +33,7 @@ from policy.rejection_sampling import (
 from policy.samples import SAMPLES_FILE, read_samples, write_samples
 from policy.scored_samples import PARTS, OpenRewards, sample_scored, scored_records
 from policy.selection import select
-from policy.sft import fine_tune
+from policy.sft import fine_tune, longest_dialogue
 from rlhf.actors.placement import Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.rewarding import RewardChoice, opener
@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
         if not (best / MANIFEST).is_file():
             _sample_best(config, prompts, temperatures, rewards, earlier, chat, run)
         shutil.rmtree(run.directory / PARTS, ignore_errors=True)
-        most = min(config.train.fine_tune.row_length, context_of(student))
+        most = longest_dialogue(config.train.fine_tune, student)
         demonstrations = those_that_fit(read_rows(best, Demonstration, "train"), student_chat, most)
         figures = fine_tune(
             demonstrations,

@@ -108,7 +108,9 @@ def test_resuming_equals_never_having_stopped(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_the_shape_follows_the_tokenizer(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[LanguageTask]:
+    """What would be trained; training stops before it begins."""
     tasks: list[LanguageTask] = []
 
     def stop(task: LanguageTask, *_: Any, **__: Any) -> None:
@@ -116,6 +118,10 @@ def test_the_shape_follows_the_tokenizer(learn: Any, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     monkeypatch.setattr(policy.pretrain, "train", stop)
+    return tasks
+
+
+def test_the_shape_follows_the_tokenizer(learn: Any, tasks: list[LanguageTask]) -> None:
     with pytest.raises(KeyboardInterrupt):
         learn("run")
     (task,) = tasks
@@ -124,17 +130,10 @@ def test_the_shape_follows_the_tokenizer(learn: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_no_document_is_longer_than_the_context(
-    learn: Any, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+    learn: Any, corpus_file: Path, tasks: list[LanguageTask]
 ) -> None:
     """Nano's, of 64 tokens, in the paper's rows of 4096."""
     corpus_file.write_text("\n".join([" ".join(TEXTS)] * 3))
-    tasks: list[LanguageTask] = []
-
-    def stop(task: LanguageTask, *_: Any, **__: Any) -> None:
-        tasks.append(task)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(policy.pretrain, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         learn("run", PretrainConfig(size="nano"))
     row = tasks[0].train.select(np.arange(1))
