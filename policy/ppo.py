@@ -170,7 +170,8 @@ def train_ppo(
     Returns:
         `tokens`: how many were sampled and learned from.
     """
-    check_workers(config, roles.policy.size, None if held_out is None else len(held_out))
+    num_held_out = None if held_out is None else len(held_out)
+    check_workers(config, roles.policy.size, roles.critic.size, num_held_out)
     first, kl_coef = _resume(config, roles, run)
     metrics = run.metrics(first)
     with (
@@ -219,16 +220,16 @@ def _kept_samples(path: Path, first: int) -> Iterator[list[dict[str, Any]]]:
             write_samples(path, records)
 
 
-def check_workers(config: PpoConfig, workers: int, num_held_out: int | None) -> None:
-    """Every policy worker needs rows of each mini-batch, and of an evaluation.
+def check_workers(config: PpoConfig, workers: int, critics: int, num_held_out: int | None) -> None:
+    """Every worker of policy and critic needs rows of each mini-batch, the former of an evaluation.
 
     Raises:
         ConfigError: there are too many workers, or evaluations without held-out prompts.
     """
-    if config.minibatch_size < workers:
+    if config.minibatch_size < (most := max(workers, critics)):
         raise ConfigError(
-            f"minibatch_size is {config.minibatch_size}; it must be at least the number of policy "
-            f"workers, {workers}"
+            f"minibatch_size is {config.minibatch_size}; it must be at least {most}, the number of "
+            f"{'policy' if workers == most else 'critic'} workers"
         )
     if not config.eval_every:
         return
@@ -303,17 +304,15 @@ def _tell_alarms(run: Run, chat: ChatFormat) -> None:
 
 def _next_kl_coef(config: PpoConfig, kl_coef: float, kl: float) -> float:
     """β of the next iteration."""
-    match config.kl_control:
-        case "fixed":
-            return kl_coef
-        case "adaptive":
-            return adaptive_kl_coef(
-                kl_coef,
-                kl,
-                target=config.kl_target,
-                horizon=config.kl_horizon,
-                num_samples=config.prompts_per_iteration,
-            )
+    if config.kl_control == "fixed":
+        return kl_coef
+    return adaptive_kl_coef(
+        kl_coef,
+        kl,
+        target=config.kl_target,
+        horizon=config.kl_horizon,
+        num_samples=config.prompts_per_iteration,
+    )
 
 
 def _experience(

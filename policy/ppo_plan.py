@@ -103,22 +103,24 @@ class PpoModels:
     """By domain; none where a function gives the rewards."""
 
 
+class Placements(NamedTuple):
+    """Of the roles."""
+
+    policy: Placement
+    critic: Placement
+    scorers: Placement
+
+
 def plan_ppo(
-    models: PpoModels,
-    train: PpoConfig,
-    engine: EngineConfig,
-    placement: Placement,
-    reward_placement: Placement,
+    models: PpoModels, train: PpoConfig, engine: EngineConfig, placements: Placements
 ) -> list[WorkerPlan]:
     """A plan for each role: policy, critic, and a scorer per reward model."""
-    plans = [
-        _policy(models.policy, models.reference, train, engine, placement),
-        _critic(models.critic, train, engine, placement),
-    ]
-    return plans + [
-        _scorer(f"{domain} scorer", config, engine.dtype.itemsize, reward_placement)
+    scorers = [
+        _scorer(f"{domain} scorer", config, engine.dtype.itemsize, placements.scorers)
         for domain, config in models.scorers.items()
     ]
+    policy = _policy(models.policy, models.reference, train, engine, placements.policy)
+    return [policy, _critic(models.critic, train, engine, placements.critic), *scorers]
 
 
 def _policy(
@@ -170,14 +172,13 @@ def _critic(
     kept, height = _block_activations(config, train, engine)
     learning = rows * config.context * (kept + height)
     learning += FP32 * config.dim * rows * config.context  # its head computes in float32
-    gathered = Use(buffers=trainer.gathered)
     return WorkerPlan(
         role="critic",
         placement=placement,
         held={"trainer": trainer.held},
         phases={
             "starting": trainer.starting,
-            "values": trainer.held + gathered
+            "values": trainer.held + Use(buffers=trainer.gathered)
             + Use(activations=forward_activations(config, b, own_rows * config.context)),
             "updating": trainer.held + trainer.updating + Use(activations=learning),
         },

@@ -19,7 +19,6 @@ WATTS_PER_GPU = 400.0
 WATTS_PER_CORE = 5.0
 """Of one CPU core: server processors of 64 cores are rated 225 to 360 W."""
 GROUPS_AT_ONCE = {
-    ("ppo", "placement"): 2,
     ("ppo", "reward_placement"): 2,
     ("rejection-sampling", "placement"): 2,
     ("temperature-sweep", "placement"): 2,
@@ -77,11 +76,18 @@ def run_energy(seconds: float, *, gpus: float, cores: int) -> Energy:
 
 
 def gpus_held(command: str, config: Mapping[str, Any]) -> float:
-    """GPUs that the workers of a command reserve together, by the placements in its config."""
-    return sum(
-        GROUPS_AT_ONCE.get((command, name), 1) * value["workers"] * value.get("gpus_per_worker", 0)
+    """GPUs that the workers of a command reserve together, by the placements in its config.
+
+    One that is not given is that of the first role.
+    """
+    placements = {
+        name: value or config["placement"]
         for name, value in config.items()
         if name.endswith("placement")
+    }
+    return sum(
+        GROUPS_AT_ONCE.get((command, name), 1) * value["workers"] * value.get("gpus_per_worker", 0)
+        for name, value in placements.items()
     )
 
 

@@ -58,8 +58,9 @@ STATE_FILE = "run.json"
 KEEP_CHECKPOINTS = 2
 """Of the newest, unless a config says otherwise."""
 MAY_CHANGE = {
-    "out", "placement", "reward_placement", "max_restarts", "keep_checkpoints", "gpu_memory",
-    "engine.kind", "zero_stage", "offload_optimizer", "recompute_activations",
+    "out", "placement", "critic_placement", "reward_placement", "max_restarts",
+    "keep_checkpoints", "gpu_memory", "engine.kind", "zero_stage", "offload_optimizer",
+    "recompute_activations",
 }  # fmt: skip
 """Settings (or groups of them, wherever they stand) with which a run may be continued that began
 with others: they change no result but for the last digits of sums."""

@@ -14,10 +14,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from data.errors import ConfigError
 from rlhf.actors.group import Seat
@@ -128,15 +130,26 @@ class Hosts:
 
     def kill(self) -> None:
         """Ends them, whatever they are doing; a stopped process within seconds."""
-        _reserving.pop(self, None)
         for actor in self.actors:
             ray.kill(actor)
+        if (reservation := _reserving.pop(self, None)) is not None:
+            remove_placement_group(reservation.group)
 
 
 _kept: dict[tuple[str, str, int, float], list[Hosts]] = defaultdict(list)
 """Idle hosts by Ray session, number, and the timeout of their process group."""
-_reserving: dict[Hosts, tuple[tuple[str, str], Placement]] = {}
-"""Hosts with reserved resources: the Ray session and the placement of each."""
+
+
+class _Reservation(NamedTuple):
+    """What hosts hold of a Ray session."""
+
+    session: tuple[str, str]
+    placement: Placement
+    group: PlacementGroup
+
+
+_reserving: dict[Hosts, _Reservation] = {}
+"""Hosts with reserved resources."""
 
 
 def take_hosts(placement: Placement) -> Hosts:
@@ -153,12 +166,34 @@ def take_hosts(placement: Placement) -> Hosts:
         hosts.kill()
     _check_reservation(placement)
     host = ray.remote(concurrency_groups={WATCH: 1})(Host)  # type: ignore[call-overload]
-    actor = host.options(num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker)
-    actors: list[Any] = [actor.remote() for _ in range(placement.workers)]
+    group = None if _keeps(placement) else _placement_group(placement)
+    options = [_options(placement, group, rank) for rank in range(placement.workers)]
+    actors: list[Any] = [host.options(**values).remote() for values in options]
     hosts = Hosts(actors, actors[0].address.remote() if placement.workers > 1 else "")
-    if not _keeps(placement):
-        _reserving[hosts] = _session(), placement
+    if group is not None:
+        _reserving[hosts] = _Reservation(_session(), placement, group)
     return hosts
+
+
+def _placement_group(placement: Placement) -> PlacementGroup:
+    """A place for each worker of a role, all or none, on as few nodes as will do.
+
+    All or none, because two roles that each had half of their GPUs would wait for each other.
+    """
+    shares = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
+    bundle = {resource: share for resource, share in shares.items() if share}
+    return placement_group([bundle] * placement.workers, strategy="PACK")
+
+
+def _options(placement: Placement, group: PlacementGroup | None, rank: int) -> dict[str, Any]:
+    """Of a host's actor."""
+    options: dict[str, Any] = {
+        "num_cpus": placement.cpus_per_worker,
+        "num_gpus": placement.gpus_per_worker,
+    }
+    if group is not None:
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, rank)
+    return options
 
 
 def give_back(hosts: Hosts, placement: Placement) -> None:
@@ -186,7 +221,7 @@ def _check_reservation(placement: Placement) -> None:
     if _keeps(placement) or OWN not in (has := ray.cluster_resources()):
         return
     session = _session()
-    others = [other for of, other in _reserving.values() if of == session]
+    others = [other.placement for other in _reserving.values() if other.session == session]
     for field, resource, instead in (
         ("gpus_per_worker", "GPU", "compute on cores"),
         ("cpus_per_worker", "CPU", "share them"),

@@ -9,7 +9,7 @@ from data.dataset import read_rows
 from data.errors import require_positive
 from data.schemas import Prompt
 from policy.ppo import PpoConfig, Roles, check_workers, train_ppo
-from policy.ppo_plan import plan_ppo
+from policy.ppo_plan import Placements, plan_ppo
 from policy.ppo_workers import CriticInit, CriticWorker, PolicyWorker
 from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from policy.scored_samples import OpenRewards
@@ -41,7 +41,9 @@ class PpoCommand(RewardChoice):
     engine: EngineConfig = EngineConfig()
     """What runs the optimizer steps of policy and critic; reward models take its precision."""
     placement: Placement = Placement()
-    """Workers of the policy (which also sample) and, as many, of the critic."""
+    """Workers of the policy, which also sample and hold the reference."""
+    critic_placement: Placement | None = None
+    """Workers of the critic; as the policy's unless given."""
     reward_placement: Placement = Placement()
     """Workers of each reward model."""
     max_restarts: int = 0
@@ -70,7 +72,8 @@ def main(argv: Sequence[str]) -> None:
         held_out = PromptSet.encode(read_rows(config.prompts, Prompt, "validation"), chat)
         check_room(held_out, config.model)
     num_held_out = None if held_out is None else len(held_out)
-    check_workers(config.train, config.placement.workers, num_held_out)
+    critic = config.critic_placement or config.placement
+    check_workers(config.train, config.placement.workers, critic.workers, num_held_out)
     restarts = Restarts(config.max_restarts)
     run = begin("ppo", config)
     if run is None:
@@ -80,8 +83,9 @@ def main(argv: Sequence[str]) -> None:
         with _roles(config, rewards) as roles:
             return train_ppo(config.train, roles, prompts, chat, run, held_out)
 
-    scorers = config.placement if config.rewards is None else config.reward_placement
-    with session(config.placement if config.placement.ray else scorers):
+    placements = [config.placement, critic, config.reward_placement]
+    used = placements[: 2 if config.rewards is None else 3]
+    with session(max(used, key=lambda placement: placement.ray)):
         figures = restarts.around(work, run)
     run.finish(**figures)
     report_line("ppo", run, **figures)
@@ -90,12 +94,16 @@ def main(argv: Sequence[str]) -> None:
 def _plan(config: PpoCommand) -> None:
     """Needs no Ray, no GPU and no weights."""
     require_positive(config, "gpu_memory")
-    check_engine(config.engine, config.placement.workers)
-    check_workers(config.train, config.placement.workers, config.train.eval_prompts)
+    engine, placement = config.engine, config.placement
+    critic_placement = config.critic_placement or placement
+    for workers in (placement.workers, critic_placement.workers):
+        check_engine(engine, workers)
+    eval_prompts = config.train.eval_prompts
+    check_workers(config.train, placement.workers, critic_placement.workers, eval_prompts)
     critic, _ = _critic_start(config)
     models = models_of(config.model, config.reference or config.model, critic, config.rewards)
-    engine, placement = config.engine, config.placement
-    plans = plan_ppo(models, config.train, engine, placement, config.reward_placement)
+    placements = Placements(placement, critic_placement, config.reward_placement)
+    plans = plan_ppo(models, config.train, engine, placements)
     print_plan(plans, engine, config.gpu_memory)
 
 
@@ -117,7 +125,7 @@ def _roles(config: PpoCommand, open_rewards: OpenRewards) -> Iterator[Roles]:
         ) as policy,
         start_workers(
             CriticWorker,
-            config.placement,
+            config.critic_placement or config.placement,
             critic_model,
             critic_init,
             engine,

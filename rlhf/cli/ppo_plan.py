@@ -114,7 +114,7 @@ def _remedy(plan: WorkerPlan, use: Use, engine: EngineConfig, available: float) 
             return "raise engine.zero_stage to 3"
         case _:
             return (
-                "set engine.offload_optimizer, or raise placement.workers, up to "
+                f"set engine.offload_optimizer, or give the {plan.role} more workers, up to "
                 "train.minibatch_size"
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from policy.ppo import PpoConfig
-from policy.ppo_plan import GIB, PpoModels, WorkerPlan, plan_ppo
+from policy.ppo_plan import GIB, Placements, PpoModels, WorkerPlan, plan_ppo
 from rlhf.actors.placement import Placement
 from rlhf.cli.main import main
 from rlhf.cli.ppo_plan import shortage
@@ -54,7 +54,7 @@ def test_workers_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     shown = plan_of("7b", capsys, "--placement.gpus_per_worker", "-1", code=2)
     assert "gpus_per_worker is -1.0; it must be" in shown
     shown = plan_of("7b", capsys, "--placement.workers", "65", code=2)
-    assert "minibatch_size is 64; it must be at least the number of policy workers, 65" in shown
+    assert "minibatch_size is 64; it must be at least 65, the number of policy workers" in shown
 
 
 def test_gpus_that_are_too_small(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +97,9 @@ def plan_of_7b(role: str, engine: EngineConfig, workers: int, **train: Any) -> W
     seven = SIZES["7b"]
     models = PpoModels(policy=seven, reference=seven, critic=seven, scorers={"safety": seven})
     placement = Placement(workers=workers, gpus_per_worker=1)
-    plans = plan_ppo(models, PpoConfig(**train), engine, placement, placement)
+    plans = plan_ppo(
+        models, PpoConfig(**train), engine, Placements(placement, placement, placement)
+    )
     return next(plan for plan in plans if plan.role == role)
 
 

@@ -23,8 +23,10 @@ class Opened(Exception):
         ([*MODELS, *HERE], True),
         ([*MODELS, *SCORERS_HERE], True),
         ([*MODELS, *HERE, *SCORERS_HERE], False),
+        ([*MODELS, *HERE, *SCORERS_HERE, "--critic_placement.workers", "2"], True),
         ([*FUNCTION, *SCORERS_HERE], True),
         ([*FUNCTION, *HERE], False),
+        ([*FUNCTION, *HERE, "--critic_placement.ray", "true"], True),
     ],
 )
 def test_ray_starts_where_any_worker_needs_it(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from policy.ppo import PpoConfig
 from policy.ppo_plan import (
+    Placements,
     PpoModels,
     Use,
     WorkerPlan,
@@ -98,7 +99,7 @@ def reward_model(tmp_path: Path) -> Path:
 
 def plan_of(role: str, engine: EngineConfig) -> WorkerPlan:
     models = PpoModels(policy=SHAPE, reference=SHAPE, critic=SHAPE, scorers={"safety": SHAPE})
-    plans = plan_ppo(models, TRAIN, engine, ONE, ONE)
+    plans = plan_ppo(models, TRAIN, engine, Placements(ONE, ONE, ONE))
     return next(plan for plan in plans if plan.role == role)
 
 
@@ -240,6 +241,6 @@ def test_the_largest_micro_batch_is_the_one_that_is_dealt(
 def test_workers_may_share_a_gpu() -> None:
     half = Placement(workers=2, gpus_per_worker=0.5)
     models = PpoModels(policy=SHAPE, reference=SHAPE, critic=SHAPE, scorers={})
-    policy, critic = plan_ppo(models, TRAIN, ZERO_3, half, half)
+    policy, critic = plan_ppo(models, TRAIN, ZERO_3, Placements(half, half, half))
     assert policy.per_gpu == 2 * policy.phases[policy.peak].total
     assert critic.per_gpu == 2 * critic.phases[critic.peak].total

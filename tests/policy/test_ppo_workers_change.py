@@ -1,4 +1,4 @@
-"""PPO begun by two Ray actors and continued by one worker, and the reverse."""
+"""PPO begun by Ray actors and continued in this process, and the reverse."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +23,8 @@ from tests.reward.tiny import tiny_chat
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed]
 TWO = Placement(workers=2, timeout=120)
+APART = Placement(cpus_per_worker=0.5, timeout=120)
+"""One worker, in a placement group."""
 CONFIG = PpoConfig(
     iterations=4,
     prompts_per_iteration=16,
@@ -45,18 +47,25 @@ def local_ray() -> Iterator[None]:
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
     ("first", "then"),
-    [(TWO, HERE), pytest.param(HERE, TWO, marks=pytest.mark.slow)],  # four processes each
-    ids=["two to one", "one to two"],
+    [
+        ((TWO, APART), (HERE, HERE)),
+        pytest.param((HERE, HERE), (TWO, TWO), marks=pytest.mark.slow),  # four processes
+    ],
+    ids=["two and another to one", "one to two and two"],
 )
 def test_another_number_of_workers_continues(
     tmp_path: Path,
     chat_model: Path,
     critic_model: Path,
     prompts: PromptSet,
-    first: Placement,
-    then: Placement,
+    first: tuple[Placement, Placement],
+    then: tuple[Placement, Placement],
 ) -> None:
-    def go(name: str, placement: Placement, iterations: int = CONFIG.iterations) -> Run:
+    """Placements are those of policy and critic."""
+
+    def go(
+        name: str, placements: tuple[Placement, Placement], iterations: int = CONFIG.iterations
+    ) -> Run:
         """Trains until the scorer has been asked so often; then the power fails."""
 
         def rule(ids: list[int]) -> float:
@@ -66,8 +75,9 @@ def test_another_number_of_workers_continues(
 
         run, scorer = Run(tmp_path / name, "ppo", {}), RuleScorer(rule)
         engine = EngineConfig(zero_stage=3)
-        policy = (PolicyWorker, placement, chat_model, chat_model, engine, CONFIG.optim, 1.0)
-        critic = (CriticWorker, placement, critic_model, "helpfulness", engine, CONFIG.critic_optim)
+        here, there = placements
+        policy = (PolicyWorker, here, chat_model, chat_model, engine, CONFIG.optim, 1.0)
+        critic = (CriticWorker, there, critic_model, "helpfulness", engine, CONFIG.critic_optim)
         with (
             start_workers(*policy, name="policy") as policies,
             start_workers(*critic, name="critic") as critics,
@@ -76,7 +86,7 @@ def test_another_number_of_workers_continues(
             train_ppo(CONFIG, roles, prompts, tiny_chat(), run)
         return run
 
-    expected = go("expected", HERE)
+    expected = go("expected", (HERE, HERE))
     with pytest.raises(KeyboardInterrupt):
         go("changed", first, iterations=3)
     assert Run(tmp_path / "changed", "ppo", {}).resume()[0] == 2

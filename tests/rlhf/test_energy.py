@@ -61,7 +61,9 @@ def test_gpus_of_a_command() -> None:
     four, two = ({"workers": n, "gpus_per_worker": 1.0} for n in (4, 2))
     assert gpus_held("sft", {"placement": four, "train": {"lr": 1.0}}) == 4
     # policy and critic 4 each, both reward models 2 each
-    assert gpus_held("ppo", {"placement": four, "reward_placement": two}) == 12
+    ppo = {"placement": four, "critic_placement": None, "reward_placement": two}
+    assert gpus_held("ppo", ppo) == 12
+    assert gpus_held("ppo", ppo | {"critic_placement": two}) == 10
     # both reward models at a time
     assert gpus_held("rejection-sampling", {"placement": two}) == 4
     # two policies and two reward models

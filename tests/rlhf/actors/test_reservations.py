@@ -1,6 +1,7 @@
 """What roles reserve of a Ray of our own: more than it has is an error at once."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import psutil
 import pytest
 import ray
 import torch
+from ray.util.placement_group import placement_group_table
 
 from data.errors import ConfigError
 from rlhf.actors import hosts
@@ -34,6 +36,8 @@ def ray_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: host)
     monkeypatch.setattr(ray, "kill", lambda _: None)
+    monkeypatch.setattr(hosts, "placement_group", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(hosts, "remove_placement_group", lambda _: None)
     monkeypatch.setattr(hosts, "_reserving", {})
     yield stand_in
 
@@ -125,5 +129,22 @@ def test_a_real_ray_of_our_own() -> None:
     assert listening == {"127.0.0.1"}, "nobody in the network reaches it"
     with pytest.raises(ConfigError, match=r"^cpus_per_worker is 1 and workers 1000, which"):
         RayGroup(Counter, Placement(workers=1000, cpus_per_worker=1), 5, name="counter")
-    with RayGroup(Counter, Placement(cpus_per_worker=0.5, timeout=60), 5, name="counter") as group:
-        assert group.broadcast(Counter.add, 1) == [6]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_workers_that_reserve_are_placed_together() -> None:
+    """All or none, and what they held is free again afterwards."""
+
+    def groups() -> list[dict[str, Any]]:
+        found = placement_group_table().values()
+        return [group for group in found if group["state"] != "REMOVED"]
+
+    placement = Placement(workers=2, cpus_per_worker=0.5, timeout=60)
+    with RayGroup(Counter, placement, 5, name="counter") as group:
+        assert group.broadcast(Counter.add, 1) == [6, 6]
+        assert [(g["strategy"], g["state"]) for g in groups()] == [("PACK", "CREATED")]
+        assert list(groups()[0]["bundles"].values()) == [{"CPU": 0.5}, {"CPU": 0.5}]
+    assert groups() == []
+    with RayGroup(Counter, replace(placement, cpus_per_worker=1.0), 5, name="counter") as group:
+        assert group.broadcast(Counter.add, 1) == [6, 6]
