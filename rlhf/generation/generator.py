@@ -74,20 +74,28 @@ def generate(
 
 
 class _State(NamedTuple):
-    """What the slots hold; [S] or [S, longest response] each, S slots."""
+    """What the S slots hold; of R steps, as many as the longest response has tokens.
+
+    All running slots draw in every step. Hence what is drawn goes to one row, that of the step, and
+    a response lies in one column, in the rows of its steps; the row behind the last is the first.
+    """
 
     tokens: Tensor
-    """Sampled last."""
-    offsets: Tensor
-    """Position of the prompt's last token; 0 in an empty slot."""
-    counts: Tensor
-    """Tokens sampled so far; 0 in an empty slot."""
-    limits: Tensor
-    """Tokens that a response may have; 0 in an empty slot."""
+    """[S] sampled last."""
+    positions: Tensor
+    """[S] of these tokens in their sequences; 0 in an empty slot."""
+    running: Tensor
+    """[S] false in an empty slot."""
+    begins: Tensor
+    """[S] steps in which responses began."""
+    ends: Tensor
+    """[S] steps in which they are as long as they may be."""
     uniforms: Tensor
-    """The random stream."""
+    """[R, S] each slot's random stream."""
     responses: Tensor
+    """[R, S]"""
     logprobs: Tensor
+    """[R, S]"""
 
 
 class _Prompt(NamedTuple):
@@ -108,16 +116,18 @@ class _Decoder:
         self, model: LanguageModel, queue: Slots, config: SamplingConfig, eos_id: int, seed: int
     ) -> None:
         self.queue, self.config, self.eos_id, self.seed = queue, config, eos_id, seed
-        num_slots, length = len(queue.running), queue.longest_response
+        num_slots, rows = len(queue.running), queue.longest_response
         self.model = CachedModel(model, num_slots, queue.longest)
         self.device = self.model.device
-        self.rows = torch.arange(num_slots, device=self.device)
-        tokens, offsets, counts, limits = torch.zeros(
+        self.steps = 0
+        self.slots = torch.arange(num_slots, device=self.device)
+        tokens, positions, begins, ends = torch.zeros(
             4, num_slots, dtype=torch.long, device=self.device
         )
-        uniforms, logprobs = torch.zeros(2, num_slots, length, device=self.device)
-        responses = torch.zeros(num_slots, length, dtype=torch.long, device=self.device)
-        self.state = _State(tokens, offsets, counts, limits, uniforms, responses, logprobs)
+        running = torch.zeros(num_slots, dtype=torch.bool, device=self.device)
+        uniforms, logprobs = torch.zeros(2, rows, num_slots, device=self.device)
+        responses = torch.zeros(rows, num_slots, dtype=torch.long, device=self.device)
+        self.state = _State(tokens, positions, running, begins, ends, uniforms, responses, logprobs)
         self.split: _Prompt | None = None
         """The prompt of the next in line, if some of its samples were admitted before."""
 
@@ -128,10 +138,14 @@ class _Decoder:
         slots, samples = list(admitted), list(admitted.values())
         logits = self._first_logits(slots, samples)
         places, state = self._tensor(slots), self.state
-        streams = [uniform_stream(self.seed, s.stream, state.uniforms.shape[1]) for s in samples]
-        state.uniforms[places] = torch.from_numpy(np.stack(streams)).to(self.device)
-        state.offsets[places] = self._tensor([len(s.prompt_ids) - 1 for s in samples])
-        state.limits[places] = self._tensor([s.max_new_tokens for s in samples])
+        rows = len(state.uniforms)
+        streams = np.stack([uniform_stream(self.seed, s.stream, rows) for s in samples], axis=1)
+        from_here = np.roll(streams, self.steps % rows, axis=0)
+        state.uniforms[:, places] = torch.from_numpy(from_here).to(self.device)
+        state.positions[places] = self._tensor([len(s.prompt_ids) for s in samples])
+        state.running[places] = True
+        state.begins[places] = self.steps
+        state.ends[places] = self._tensor([self.steps + s.max_new_tokens - 1 for s in samples])
         self._draw(logits, places)
 
     def _first_logits(self, slots: list[int], samples: list[Sample]) -> Tensor:
@@ -175,45 +189,46 @@ class _Decoder:
         if not any(self.queue.running):
             return
         state = self.state
-        positions = state.offsets + state.counts
-        length = int(positions.max()) + 1
-        self._draw(self.model.decode(state.tokens, positions, length), self.rows)
+        length = int(state.positions.max()) + 1
+        logits = self.model.decode(state.tokens, state.positions, length)
+        self.steps += 1
+        state.positions.add_(state.running)
+        self._draw(logits, slice(None))
 
-    def _draw(self, logits: Tensor, slots: Tensor) -> None:
+    def _draw(self, logits: Tensor, slots: Tensor | slice) -> None:
         """The next token of some slots; what an empty one draws is never read."""
-        state = self.state
-        counts, limits = state.counts[slots], state.limits[slots]
+        state, row = self.state, self.steps % len(self.state.uniforms)
         if self.config.min_new_tokens:
-            logits[:, self.eos_id].masked_fill_(counts < self.config.min_new_tokens, -torch.inf)
-        drawn = sample(logits, state.uniforms[slots, counts], self.config)
+            young = state.begins[slots] > self.steps - self.config.min_new_tokens
+            logits[:, self.eos_id].masked_fill_(young, -torch.inf)
+        drawn = sample(logits, state.uniforms[row, slots], self.config)
         state.tokens[slots] = drawn.tokens
-        state.responses[slots, counts] = drawn.tokens
-        state.logprobs[slots, counts] = drawn.logprobs
-        running = limits > 0
-        counts += running
-        state.counts[slots] = counts
-        ended = running & ((drawn.tokens == self.eos_id) | (counts == limits))
-        self._finish(slots[ended].tolist())
+        state.responses[row, slots] = drawn.tokens
+        state.logprobs[row, slots] = drawn.logprobs
+        ended = (drawn.tokens == self.eos_id) | (state.ends[slots] == self.steps)
+        ended &= state.running[slots]
+        self._finish(self.slots[slots][ended].tolist())
 
     def _finish(self, slots: list[int]) -> None:
         if not slots:
             return
         state = self.state
-        for slot, count in zip(slots, state.counts[slots].tolist(), strict=True):
+        for slot, begin in zip(slots, state.begins[slots].tolist(), strict=True):
             sample_ = self.queue.running[slot]
             assert sample_ is not None
-            response, logprobs = state.responses[slot, :count], state.logprobs[slot, :count]
+            rows = torch.arange(begin, self.steps + 1, device=self.device) % len(state.uniforms)
+            response, logprobs = state.responses[rows, slot], state.logprobs[rows, slot]
             sample_.finish(response.tolist(), logprobs.tolist(), self.eos_id)
-        for numbers in (state.offsets, state.counts, state.limits):
-            numbers[slots] = 0
+        state.positions[slots] = 0
+        state.running[slots] = False
         self.queue.release(slots)
 
     def _move(self, move: Move) -> None:
         self.model.cache.move(*move)
         for values in self.state:
-            values[move.targets] = values[move.sources]
-        self.state = _State(*(values[: move.slots] for values in self.state))
-        self.rows = self.rows[: move.slots]
+            values[..., move.targets] = values[..., move.sources]
+        self.state = _State(*(values[..., : move.slots] for values in self.state))
+        self.slots = self.slots[: move.slots]
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, device=self.device)

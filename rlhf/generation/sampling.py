@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.errors import ConfigError
+from rlhf.model import kernels
 
 CHUNK = 64
 """Tokens whose probabilities are added up first."""
@@ -47,6 +48,11 @@ class SamplingConfig:
                 f"min_new_tokens is {self.min_new_tokens}; it must be 0 to "
                 f"max_new_tokens ({self.max_new_tokens})"
             )
+
+    @property
+    def truncates(self) -> bool:
+        """Whether unlikely tokens are never drawn."""
+        return self.top_k > 0 or self.top_p < 1
 
     def require_all_tokens(self, purpose: str) -> None:
         """Log-probabilities of samples are the model's own only where every token may be drawn.
@@ -87,6 +93,8 @@ def sample(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Sampled:
     if config.temperature == 0:
         tokens = logits.argmax(dim=-1)
         return Sampled(tokens, _chosen(logits, tokens) - logits.logsumexp(dim=-1))
+    if not config.truncates and kernels.usable(logits, uniforms):
+        return Sampled(*kernels.draw(logits, uniforms, config.temperature))
     scaled = logits if config.temperature == 1 else logits / config.temperature
     probs = _truncate(scaled, config).softmax(dim=-1)
     tokens = _inverse_of_cumulative(probs, uniforms)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rlhf.model import kernels
 from rlhf.model.attention import attend
 from rlhf.model.documents import Layout, documents_layout
+from rlhf.model.fused_step import FusedStep, suits
 from rlhf.model.heads import LanguageModel
 from rlhf.model.kv_cache import BLOCK, KVCache, Places, Reach, places_of
 from rlhf.model.linear import ROW_STEP, linear, packed, packs
@@ -49,6 +50,10 @@ class CachedModel:
         self._frequencies = model.model.frequencies
         self._norm = model.model.norm.weight
         self._fuses = kernels.usable(head) and model.config.head_dim % kernels.STEP_WIDTH == 0
+        self._step = FusedStep(model, self.cache) if suits(model.config, head) else None
+        positions = torch.arange(self.cache.values.shape[3], device=self.device)
+        cos, sin = rope_tables(positions[None], self._frequencies)
+        self._tables = cos[0, 0], sin[0, 0]
         self._layers = [_weights_of(block, slots) for block in model.model.layers]
 
     def prefill(
@@ -92,7 +97,11 @@ class CachedModel:
         Returns:
             [S, vocabulary] logits of the token after.
         """
+        assert length <= self.cache.values.shape[3]  # behind the cache C would write, too
         x = F.embedding(tokens, self._embedding)
+        if self._step is not None:
+            x = self._step(x, self._tables, positions)
+            return linear(self._normed(x, self._norm), self._head)
         attend = self._fused(positions) if self._fuses else self._by_lookups(positions, length)
         for layer, weights in enumerate(self._layers):
             x = self._completed(x, attend(layer, self._qkv(x, weights)), weights)
@@ -100,20 +109,19 @@ class CachedModel:
 
     def _fused(self, positions: Tensor) -> Callable[[int, Tensor], Tensor]:
         """What a layer makes of [S, (H + 2K) · D]: stores keys and values, and attends."""
-        tables, cache = rope_tables(positions[:, None], self._frequencies), self.cache
-        assert positions.max() < cache.values.shape[3]  # behind the cache C would write, too
+        cache = self.cache
         return lambda layer, qkv: kernels.attend_step(
-            qkv, tables, positions, cache.keys[layer], cache.values[layer]
+            qkv, self._tables, positions, cache.keys[layer], cache.values[layer]
         )
 
     def _by_lookups(self, positions: Tensor, length: int) -> Callable[[int, Tensor], Tensor]:
         """The same by operations of torch."""
-        tables = rope_tables(positions[:, None], self._frequencies)
+        cos, sin = (table[positions][:, None, None] for table in self._tables)
         places = places_of(torch.arange(len(positions), device=self.device), positions)
         reach = self.cache.reach(positions, length)
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            queries, keys, values = self._heads(qkv, tables)
+            queries, keys, values = self._heads(qkv, (cos, sin))
             self.cache.write(layer, places, keys, values)
             return self._attend(layer, queries, reach)
 

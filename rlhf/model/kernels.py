@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data.durable import put_in_place, sync_tree
@@ -38,6 +39,7 @@ FLAGS = (
     "-fopenmp",
     f"-DTILE={TILE}",
     f"-DBLOCK={BLOCK}",
+    f"-DWIDTH={WIDTH}",
     # Sums may be taken in another order, as vectors need; infinities and NaN are kept.
     "-fassociative-math",
     "-fno-signed-zeros",
@@ -54,10 +56,12 @@ ARGUMENTS = {
     "rotate": (4, 4, 1),
     "chosen_logprobs": (5, 2, 1),
     "chosen_logprobs_backward": (4, 2, 1),
+    "draw": (5, 3, 1),
     "attend": (6, 7, 0),
     "attend_backward": (9, 7, 0),
     "product_over_rows": (3, 3, 0),
     "attend_step": (8, 6, 0),
+    "decode_step": (6, 9, 1),
 }
 """Pointers, sizes and numbers that each function takes, in this order."""
 
@@ -139,6 +143,20 @@ def chosen_logprobs_backward(
     _call("chosen_logprobs_backward", tensors, *logits.shape, 1 / temperature)
 
 
+def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Of [n, V] logits at a temperature above 0: [n] tokens and their log-probabilities.
+
+    A token is the first whose cumulative probability exceeds the row's number [n] in [0, 1).
+    """
+    rows, vocab_size = logits.shape
+    assert uniforms.shape == (rows,) and temperature > 0
+    scratch = logits.new_empty(torch.get_num_threads(), vocab_size)
+    tokens, logprobs = torch.empty(rows, dtype=torch.int64), logits.new_empty(rows)
+    tensors = logits, uniforms, scratch, tokens, logprobs
+    _call("draw", tensors, len(scratch), rows, vocab_size, 1 / temperature)
+    return tokens, logprobs
+
+
 class AttentionSizes(NamedTuple):
     """Sizes of causal attention within documents of one length."""
 
@@ -217,8 +235,8 @@ def attend_step(
 
     Args:
         qkv: [S, (H + 2K) · D] queries, keys and values, not rotated yet.
-        tables: cosines and sines [S, 1, 1, D].
-        positions: [S] of the new tokens.
+        tables: cosines and sines [positions, D] of all positions.
+        positions: [S] of the new tokens; none is behind the cache's end.
         keys: of a layer, [S, K, blocks, D, BLOCK].
         values: of a layer, [S, K, blocks · BLOCK, D].
 
@@ -229,13 +247,63 @@ def attend_step(
     heads = qkv.shape[1] // width - 2 * kv_heads
     assert block == BLOCK and qkv.shape == (slots, (heads + 2 * kv_heads) * width)
     assert positions.shape == (slots,) and positions.dtype is torch.int64
-    assert all(table.shape == (slots, 1, 1, width) for table in tables)
+    assert all(table.shape == (blocks * block, width) for table in tables)
     assert values.shape == (slots, kv_heads, blocks * block, width) and width % STEP_WIDTH == 0
     scratch = qkv.new_empty(torch.get_num_threads(), width + blocks * block)
     attended = qkv.new_empty(slots, heads * width)
     tensors = qkv, *tables, positions, keys, values, scratch, attended
     _call("attend_step", tensors, len(scratch), slots, heads, kv_heads, width, blocks)
     return attended
+
+
+class StepSizes(NamedTuple):
+    """Sizes of a step of all layers, besides those of the tensors."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    width: int
+    blocks: int
+    ffn: int
+    """Width of the feed-forward, filled up to a multiple of WIDTH."""
+
+
+def in_strips(weight: Tensor) -> Tensor:
+    """A matrix [out, in] as `decode_step` reads it: [strips, in, WIDTH], filled up with zeros."""
+    filled = F.pad(weight.detach(), (0, 0, 0, -len(weight) % WIDTH))
+    return filled.view(-1, WIDTH, weight.shape[1]).transpose(1, 2).contiguous()
+
+
+def decode_step(
+    x: Tensor,
+    layers: Tensor,
+    tables: tuple[Tensor, Tensor],
+    positions: Tensor,
+    sizes: StepSizes,
+    eps: float,
+) -> None:
+    """One new token of each of S sequences through all layers, in place.
+
+    Args:
+        x: [S, H · D] embedded tokens; H · D and (H + 2K) · D are multiples of WIDTH.
+        layers: [layers, 8] addresses of attention_norm, qkv, out, mlp_norm, gate_up, down (matrices
+            as of `in_strips`), keys and values (as of `attend_step`).
+        tables: cosines and sines [positions, D] of all positions.
+        positions: [S] of the new tokens; none is behind the cache's end.
+    """
+    slots, dim = x.shape
+    wide = (sizes.heads + 2 * sizes.kv_heads) * sizes.width
+    assert dim == sizes.heads * sizes.width and dim % WIDTH == wide % WIDTH == 0
+    assert sizes.width % STEP_WIDTH == 0 and sizes.ffn % WIDTH == 0
+    assert layers.shape == (sizes.layers, 8) and layers.dtype is torch.int64
+    assert positions.shape == (slots,) and positions.dtype is torch.int64
+    assert all(table.shape == (sizes.blocks * BLOCK, sizes.width) for table in tables)
+    threads = torch.get_num_threads()
+    rows = -(-slots // threads)
+    room = sizes.width + sizes.blocks * BLOCK
+    scratch = x.new_empty(threads, rows * (dim + max(wide, 2 * sizes.ffn)) + room)
+    tensors = x, layers, *tables, positions, scratch
+    _call("decode_step", tensors, threads, rows, slots, *sizes, eps)
 
 
 def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:

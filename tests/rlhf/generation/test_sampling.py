@@ -11,10 +11,20 @@ from torch.testing import assert_close
 
 from data.errors import ConfigError
 from rlhf.generation.sampling import SamplingConfig, sample, uniform_stream
+from rlhf.model import kernels
 
 # Probabilities ½, ⅛, ¼, ⅛; sorted: 0, 2, then 1 and 3.
 PROBABILITIES = [0.5, 0.125, 0.25, 0.125]
 LOGITS = torch.tensor([[math.log(p) for p in PROBABILITIES]])
+
+
+@pytest.fixture(autouse=True, params=["fused", "by torch"])
+def drawn_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: in C where it can be had, and as devices and types without it do."""
+    if request.param == "by torch":
+        monkeypatch.setattr(kernels, "usable", lambda *_: False)
+    elif not kernels.usable(LOGITS):
+        pytest.skip("no C compiler: torch's own operations are used")
 
 
 def draw(uniform: float, **config: Any) -> tuple[int, float]:
@@ -96,7 +106,7 @@ def test_nothing_outside_the_truncated_set_is_drawn(config: dict[str, Any]) -> N
 def test_frequencies() -> None:
     """Chi-square over 20,000 draws with each row's own stream, as the generator draws."""
     uniforms = [uniform_stream(0, stream, 4)[2] for stream in range(20_000)]
-    found = sample(LOGITS.expand(20_000, 4), torch.tensor(np.array(uniforms)), SamplingConfig())
+    found = sample(LOGITS.repeat(20_000, 1), torch.tensor(np.array(uniforms)), SamplingConfig())
     counts = np.bincount(found.tokens.numpy(), minlength=4)
     assert chisquare(counts, np.array(PROBABILITIES) * 20_000).pvalue > 0.001
 
@@ -108,7 +118,7 @@ def test_frequencies_in_a_vocabulary_of_several_chunks() -> None:
     logits[60:70] = logits[140:] = -torch.inf
     draws = 200_000
     uniforms = torch.rand(draws, generator=generator)
-    found = sample(logits.expand(draws, 150), uniforms, SamplingConfig())
+    found = sample(logits.repeat(draws, 1), uniforms, SamplingConfig())
     counts = np.bincount(found.tokens.numpy(), minlength=150)
     possible = logits.isfinite().numpy()
     assert not counts[~possible].any()

@@ -1,5 +1,6 @@
 """Token by token with a cache, or the whole sequence at once: the same logits."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from rlhf.model import kernels
 from rlhf.model.cached import CachedModel
+from rlhf.model.fused_step import FusedStep, suits
 from rlhf.model.heads import LanguageModel
 from rlhf.model.kv_cache import BLOCK
 from rlhf.model.linear import linear
-from tests.tiny_models import random_tokens, small_language_model
+from tests.tiny_models import SMALL, random_tokens, small_language_model
 
 close = partial(assert_close, atol=1e-5, rtol=0.0)
 CAPACITY = 2 * BLOCK + 8
@@ -19,11 +22,22 @@ CAPACITY = 2 * BLOCK + 8
 
 @pytest.fixture(
     scope="module",
-    params=[(6, 4), (2, 4), (1, 4), (6, 8), (2, 40), (2, 64), (1, 128)],
-    ids=["MHA", "GQA", "MQA", "MHA, fused", "GQA, fused", "GQA, fused, 64", "MQA, fused, 128"],
+    params=[
+        *((6, 4), (2, 4), (1, 4)),
+        *((6, 8), (2, 40), (2, 64), (1, 128)),
+        *((6, 16), (2, 16), (1, 32)),
+    ],
+    ids=[
+        *("MHA", "GQA", "MQA"),
+        *("MHA, fused", "GQA, fused", "GQA, fused, 64", "MQA, fused, 128"),
+        *("MHA, whole step", "GQA, whole step", "MQA, whole step"),
+    ],
 )
 def model(request: pytest.FixtureRequest) -> LanguageModel:
-    """Attention is fused where heads are a multiple of eight wide, and there is a compiler."""
+    """Attention is fused where heads are a multiple of eight wide, and there is a compiler.
+
+    The whole step is where the widths of layers are also multiples of 32 and not too large.
+    """
     num_kv_heads, width = request.param
     return small_language_model(num_kv_heads=num_kv_heads, dim=6 * width)
 
@@ -55,6 +69,30 @@ def test_cached_is_uncached(model: LanguageModel) -> None:
         expected = whole(model, torch.cat((prompt, rest[row])))[len(prompt) - 1 :]
         assert expected.std() > 0.5
         close(torch.stack([logits[row] for logits in found]), expected)
+
+
+@pytest.mark.skipif(not kernels.usable(torch.ones(1)), reason="no C compiler")
+@pytest.mark.parametrize(
+    ("num_kv_heads", "width", "whole_step"),
+    [(6, 4, False), (6, 8, False), (1, 128, False), (6, 16, True), (2, 16, True), (1, 32, True)],
+)
+def test_which_steps_are_fused(num_kv_heads: int, width: int, whole_step: bool) -> None:
+    config = replace(SMALL, num_kv_heads=num_kv_heads, dim=6 * width)
+    weight = torch.ones(1)
+    assert suits(config, weight) is whole_step
+    assert not suits(config, weight.bfloat16())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("slots", [1, 5])
+def test_a_row_is_the_same_in_every_batch(slots: int) -> None:
+    """To the last bit up to the head: threads share slots out, and no sum spans two."""
+    model = small_language_model(num_kv_heads=2, dim=96)
+    cached, x = CachedModel(model, 7, CAPACITY), torch.randn(7, 96)
+    positions = torch.arange(7) * 5
+    together = FusedStep(model, cached.cache)(x.clone(), cached._tables, positions)
+    few = FusedStep(model, cached.cache)(x[:slots].clone(), cached._tables, positions[:slots])
+    assert torch.equal(few, together[:slots])
 
 
 @torch.no_grad()

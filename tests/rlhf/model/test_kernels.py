@@ -128,12 +128,39 @@ def test_product_over_rows(rows: int, widths: tuple[int, int]) -> None:
     assert torch.equal(product_over_rows(x, y), found)
 
 
+@pytest.mark.parametrize("vocabulary", [1, 64, 100, 512])
+def test_draw(vocabulary: int) -> None:
+    """Beside cumulative sums in float64; with a quarter of the tokens impossible."""
+    logits = normal(999, vocabulary, scale=3).detach()
+    logits[:, 1::4] = -torch.inf
+    uniforms = torch.rand(999, generator=torch.Generator().manual_seed(1))
+    tokens, logprobs = kernels.draw(logits, uniforms, 0.7)
+    exact = (logits.double() / 0.7).log_softmax(dim=-1)
+    ends = exact.exp().cumsum(dim=-1)
+    plain = torch.searchsorted(ends, uniforms.double()[:, None] * ends[:, -1:], right=True)[:, 0]
+    assert (tokens == plain).float().mean() > 0.998  # ties by rounding
+    chosen = exact.gather(1, tokens[:, None])[:, 0]
+    assert_close(logprobs.double(), chosen, rtol=1e-6, atol=1e-6)
+
+
+def test_draw_at_the_ends_of_the_distribution() -> None:
+    """Nothing impossible, be it the first or the last; the largest number below 1 included."""
+    logits = torch.full((3, 130), -torch.inf)
+    logits[:, [2, 70]] = 0
+    logits[:, 71] = -200  # e^−200 is none in float32
+    tokens, logprobs = kernels.draw(logits, torch.tensor([0.0, 0.5, 1 - 2**-24]), 1.0)
+    assert tokens.tolist() == [2, 70, 70]
+    assert_close(logprobs, torch.full((3,), 0.5).log())
+
+
 def test_what_is_no_number_stays_none() -> None:
     x = torch.ones(2, 64)
     x[1, 5] = torch.nan
     assert kernels.rms_norm(x, torch.ones(64), 1e-5)[0].isnan().any(dim=1).tolist() == [False, True]
     chosen, _, entropy = kernels.chosen_logprobs(x, torch.tensor([3, 3]), 1.0)
     assert chosen.isnan().tolist() == entropy.isnan().tolist() == [False, True]
+    _, drawn = kernels.draw(x, torch.tensor([0.5, 0.5]), 1.0)
+    assert drawn.isnan().tolist() == [False, True]
     sizes = kernels.AttentionSizes(1, 2, 1, 1, 32)
     queries = torch.ones(2, 32)
     queries[1, 0] = torch.nan
