@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,9 +32,10 @@ def shared_data() -> Path:
 
 
 def interleaved(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each run; they take turns, so that what disturbs one disturbs all.
+    """Seconds of each run's fastest turn, because others on the machine only ever add to them.
 
-    Every run goes once before the clock starts.
+    They take turns, so that what disturbs one disturbs all. Every run goes once before the clock
+    starts.
     """
     for run in runs:
         run()
@@ -45,7 +45,7 @@ def interleaved(runs: Sequence[Callable[[], object]], repeats: int) -> list[floa
             start = time.perf_counter()
             run()
             found.append(time.perf_counter() - start)
-    return [median(found) for found in seconds]
+    return [min(found) for found in seconds]
 
 
 def report(rows: Sequence[Row], packages: Sequence[str], threads: int, path: Path | None) -> None:

@@ -18,6 +18,9 @@ from tests.tiny_models import SMALL, random_tokens, small_language_model
 
 close = partial(assert_close, atol=1e-5, rtol=0.0)
 CAPACITY = 2 * BLOCK + 8
+needs_compiler = pytest.mark.skipif(
+    not kernels.usable(torch.ones(1)), reason="no C compiler: torch's own operations are used"
+)
 
 
 @pytest.fixture(
@@ -71,7 +74,7 @@ def test_cached_is_uncached(model: LanguageModel) -> None:
         close(torch.stack([logits[row] for logits in found]), expected)
 
 
-@pytest.mark.skipif(not kernels.usable(torch.ones(1)), reason="no C compiler")
+@needs_compiler
 @pytest.mark.parametrize(
     ("num_kv_heads", "width", "whole_step"),
     [(6, 4, False), (6, 8, False), (1, 128, False), (6, 16, True), (2, 16, True), (1, 32, True)],
@@ -83,6 +86,7 @@ def test_which_steps_are_fused(num_kv_heads: int, width: int, whole_step: bool) 
     assert not suits(config, weight.bfloat16())
 
 
+@needs_compiler
 @torch.no_grad()
 @pytest.mark.parametrize("slots", [1, 5])
 def test_a_row_is_the_same_in_every_batch(slots: int) -> None:
