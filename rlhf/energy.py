@@ -78,16 +78,19 @@ def run_energy(seconds: float, *, gpus: float, cores: int) -> Energy:
 def gpus_held(command: str, config: Mapping[str, Any]) -> float:
     """GPUs that the workers of a command reserve together, by the placements in its config.
 
-    One that is not given is that of the first role.
+    What one of them does not say is as in that of the first role.
     """
-    placements = {
-        name: value or config["placement"]
+
+    def number(placement: Mapping[str, Any], name: str) -> float:
+        value = placement.get(name)
+        return config["placement"].get(name, 0) if value is None else value
+
+    return sum(
+        GROUPS_AT_ONCE.get((command, name), 1)
+        * number(value, "workers")
+        * number(value, "gpus_per_worker")
         for name, value in config.items()
         if name.endswith("placement")
-    }
-    return sum(
-        GROUPS_AT_ONCE.get((command, name), 1) * value["workers"] * value.get("gpus_per_worker", 0)
-        for name, value in placements.items()
     )
 
 

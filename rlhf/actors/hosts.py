@@ -130,10 +130,13 @@ class Hosts:
 
     def kill(self) -> None:
         """Ends them, whatever they are doing; a stopped process within seconds."""
-        for actor in self.actors:
-            ray.kill(actor)
-        if (reservation := _reserving.pop(self, None)) is not None:
-            remove_placement_group(reservation.group)
+        reservation = _reserving.pop(self, None)
+        try:
+            for actor in self.actors:
+                ray.kill(actor)
+        finally:
+            if reservation is not None:
+                remove_placement_group(reservation.group)
 
 
 _kept: dict[tuple[str, str, int, float], list[Hosts]] = defaultdict(list)

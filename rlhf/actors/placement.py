@@ -1,7 +1,7 @@
 """Where workers run and what each of them gets."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from data.errors import ConfigError
@@ -38,6 +38,27 @@ class Placement:
     def threads(self, groups: int = 1) -> int:
         """Cores of this machine shared out among the workers of groups that work at once."""
         return max(1, usable_cores() // (self.workers * groups))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherPlacement:
+    """Workers of another role; what is not given is as for the first."""
+
+    workers: int | None = None
+    """Processes."""
+    gpus_per_worker: float | None = None
+    """GPUs that Ray reserves for each worker."""
+    cpus_per_worker: float | None = None
+    """Cores that Ray reserves for each worker."""
+    ray: bool | None = None
+    """Whether workers are Ray actors."""
+    timeout: float | None = None
+    """Seconds a call to the workers may take."""
+
+    def beside(self, first: Placement) -> Placement:
+        """The whole placement, given that of the first role."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(first, **given)
 
 
 def usable_cores() -> int:

@@ -105,7 +105,7 @@ class RayGroup(Closing, Generic[W]):
                 if not ready:
                     raise self._late([calls.index(call) for call in waiting], phase)
                 results[ready[0]] = self._result(calls, ready[0], phase)
-        except Exception:
+        except BaseException:  # Ctrl-C as well, for which a group that starts has no __exit__ yet
             self.close()
             raise
         self._busy = False

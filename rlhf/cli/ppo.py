@@ -15,7 +15,7 @@ from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tok
 from policy.scored_samples import OpenRewards
 from reward.score import model_directory
 from rlhf.actors.group import start_workers
-from rlhf.actors.placement import Placement
+from rlhf.actors.placement import OtherPlacement, Placement
 from rlhf.cli.parsing import parse
 from rlhf.cli.ppo_plan import models_of, print_plan
 from rlhf.cli.rewarding import RewardChoice, opener
@@ -42,8 +42,8 @@ class PpoCommand(RewardChoice):
     """What runs the optimizer steps of policy and critic; reward models take its precision."""
     placement: Placement = Placement()
     """Workers of the policy, which also sample and hold the reference."""
-    critic_placement: Placement | None = None
-    """Workers of the critic; as the policy's unless given."""
+    critic_placement: OtherPlacement = OtherPlacement()
+    """Workers of the critic; what is not given is as for the policy."""
     reward_placement: Placement = Placement()
     """Workers of each reward model."""
     max_restarts: int = 0
@@ -53,6 +53,12 @@ class PpoCommand(RewardChoice):
     model and rewards then."""
     gpu_memory: float = 80.0
     """GiB of a GPU, for the plan."""
+
+    @property
+    def placements(self) -> Placements:
+        """Of all roles."""
+        critic = self.critic_placement.beside(self.placement)
+        return Placements(self.placement, critic, self.reward_placement)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,8 +78,8 @@ def main(argv: Sequence[str]) -> None:
         held_out = PromptSet.encode(read_rows(config.prompts, Prompt, "validation"), chat)
         check_room(held_out, config.model)
     num_held_out = None if held_out is None else len(held_out)
-    critic = config.critic_placement or config.placement
-    check_workers(config.train, config.placement.workers, critic.workers, num_held_out)
+    placements = config.placements
+    check_workers(config.train, placements.policy.workers, placements.critic.workers, num_held_out)
     restarts = Restarts(config.max_restarts)
     run = begin("ppo", config)
     if run is None:
@@ -83,9 +89,8 @@ def main(argv: Sequence[str]) -> None:
         with _roles(config, rewards) as roles:
             return train_ppo(config.train, roles, prompts, chat, run, held_out)
 
-    placements = [config.placement, critic, config.reward_placement]
-    used = placements[: 2 if config.rewards is None else 3]
-    with session(max(used, key=lambda placement: placement.ray)):
+    used = placements[:2] if config.rewards is None else placements
+    with session(next((placement for placement in used if placement.ray), config.placement)):
         figures = restarts.around(work, run)
     run.finish(**figures)
     report_line("ppo", run, **figures)
@@ -94,15 +99,13 @@ def main(argv: Sequence[str]) -> None:
 def _plan(config: PpoCommand) -> None:
     """Needs no Ray, no GPU and no weights."""
     require_positive(config, "gpu_memory")
-    engine, placement = config.engine, config.placement
-    critic_placement = config.critic_placement or placement
-    for workers in (placement.workers, critic_placement.workers):
+    engine, placements = config.engine, config.placements
+    policies, critics = placements.policy.workers, placements.critic.workers
+    for workers in (policies, critics):
         check_engine(engine, workers)
-    eval_prompts = config.train.eval_prompts
-    check_workers(config.train, placement.workers, critic_placement.workers, eval_prompts)
+    check_workers(config.train, policies, critics, config.train.eval_prompts)
     critic, _ = _critic_start(config)
     models = models_of(config.model, config.reference or config.model, critic, config.rewards)
-    placements = Placements(placement, critic_placement, config.reward_placement)
     plans = plan_ppo(models, config.train, engine, placements)
     print_plan(plans, engine, config.gpu_memory)
 
@@ -125,7 +128,7 @@ def _roles(config: PpoCommand, open_rewards: OpenRewards) -> Iterator[Roles]:
         ) as policy,
         start_workers(
             CriticWorker,
-            config.critic_placement or config.placement,
+            config.placements.critic,
             critic_model,
             critic_init,
             engine,

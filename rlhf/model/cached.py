@@ -92,12 +92,13 @@ class CachedModel:
         Args:
             tokens: [S] the tokens sampled last.
             positions: [S] where they stand in their sequences.
-            length: longest sequence, the new token included.
+            length: longest sequence, the new token included; taken on trust.
 
         Returns:
             [S, vocabulary] logits of the token after.
         """
-        assert length <= self.cache.values.shape[3]  # behind the cache C would write, too
+        _, slots, _, capacity, _ = self.cache.values.shape
+        assert len(tokens) <= slots and length <= capacity  # behind the cache C would write, too
         x = F.embedding(tokens, self._embedding)
         if self._step is not None:
             x = self._step(x, self._tables, positions)

@@ -1,4 +1,4 @@
-"""A decoding step of a small model in one call: rlhf/model/kernels.c takes it through all layers.
+"""A decoding step of a small model in one call: decoding.c takes it through all layers.
 
 Torch needs some microseconds to begin an operation, and a step of a small model is a hundred of
 them.
@@ -34,7 +34,7 @@ class FusedStep:
             ffn,
         )
         self._cache = cache  # kept, as are the copies, because what follows holds addresses alone
-        self._weights = [_weights_of(block, ffn) for block in model.model.layers]
+        self._weights = [_strips_of(block, ffn) for block in model.model.layers]
         self._addresses = torch.tensor(
             [
                 [*(x.data_ptr() for x in weights), keys.data_ptr(), values.data_ptr()]
@@ -59,7 +59,7 @@ def suits(config: ModelConfig, weight: Tensor) -> bool:
     return fits and config.dim <= WIDEST and kernels.usable(weight)
 
 
-def _weights_of(block: torch.nn.Module, ffn: int) -> list[Tensor]:
+def _strips_of(block: torch.nn.Module, ffn: int) -> list[Tensor]:
     assert isinstance(block, Block)
     attention, mlp = block.self_attn, block.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)

@@ -1,4 +1,4 @@
-"""Fused operations for float32 on a CPU, in C: kernels.c, compiled when first needed.
+"""Fused operations for float32 on a CPU, in C (kernels.c, decoding.c), compiled when needed.
 
 Torch composes a normalisation or a rotation of several operations, and each reads and writes all
 numbers again. Where no C compiler is found, and for other devices and types, callers take torch's
@@ -25,13 +25,14 @@ from torch import Tensor
 from data.durable import put_in_place, sync_tree
 
 STEP_WIDTH, WIDTH = 8, 32
-"""What the width of a head is a multiple of for `attend_step`, and any width for other products."""
+"""What the width of a head is a multiple of for a decoding step, and any width for products."""
 TILE, BLOCK = 32, 32
 """Queries that `attend` takes at a time; positions in a block of the cache."""
 PARTS = 32
 """Of the rows that `rms_norm_backward` sums up: enough for as many threads."""
 
-SOURCE = Path(__file__).with_suffix(".c")
+SOURCES = Path(__file__).with_suffix(".c"), Path(__file__).with_name("decoding.c")
+HEADER = Path(__file__).with_suffix(".h")
 FLAGS = (
     "-O3",
     "-march=native",
@@ -333,7 +334,7 @@ def _library() -> ctypes.CDLL | None:
         _log.log(
             level,
             "%s cannot be compiled or loaded: torch's own operations are used (%s)",
-            SOURCE,
+            " and ".join(map(str, SOURCES)),
             reason,
         )
         return None
@@ -353,9 +354,10 @@ def _loaded(compiler: list[str]) -> ctypes.CDLL:
 
 
 def _compiled(compiler: list[str]) -> Path:
-    """Of this source for this processor by this compiler; made once per user."""
+    """Of these sources for this processor by this compiler; made once per user."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
-    made_of = [SOURCE.read_bytes(), " ".join([*compiler, *FLAGS]).encode(), version, _processor()]
+    sources = [path.read_bytes() for path in (HEADER, *SOURCES)]
+    made_of = [*sources, " ".join([*compiler, *FLAGS]).encode(), version, _processor()]
     digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     folder = (cache_home if cache_home.is_absolute() else Path.home() / ".cache") / "rlhf"
@@ -371,10 +373,13 @@ def _compiled(compiler: list[str]) -> Path:
 
 def _compile(compiler: list[str], library: Path) -> Path:
     """In two steps, because linking with -fopenmp would bring a second OpenMP, and its threads."""
-    compiled = library.with_suffix(".o")
+    compiled = [str(library.with_name(source.name + ".o")) for source in SOURCES]
     for command in (
-        [*compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)],
-        [*compiler, "-shared", str(compiled), "-lm", "-o", str(library)],
+        *(
+            [*compiler, *FLAGS, "-c", str(source), "-o", name]
+            for source, name in zip(SOURCES, compiled, strict=True)
+        ),
+        [*compiler, "-shared", *compiled, "-lm", "-o", str(library)],
     ):
         subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
     return library

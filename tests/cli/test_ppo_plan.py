@@ -47,6 +47,14 @@ def test_the_configs_of_clusters(
     assert all(f"{role} ×" in shown for role in ("policy", "critic", "helpfulness scorer"))
 
 
+def test_a_critic_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = plan_of("7b", capsys, "--critic_placement.workers", "8")
+    assert "policy × 32" in shown and "critic × 8" in shown
+    assert "48 GPUs in all" in shown  # 32 + 8 + 2 · 4
+    shown = plan_of("7b", capsys, "--critic_placement.workers", "65", code=2)
+    assert "minibatch_size is 64; it must be at least 65, the number of critic workers" in shown
+
+
 def test_workers_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the torch engine runs one worker" in plan_of(
         "7b", capsys, "--engine.kind", "torch", code=2

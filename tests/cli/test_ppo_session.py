@@ -7,6 +7,7 @@ import pytest
 
 from rlhf.actors.placement import Placement
 from rlhf.cli import ppo
+from rlhf.cli.parsing import parse
 
 HERE, SCORERS_HERE = ["--placement.ray", "false"], ["--reward_placement.ray", "false"]
 MODELS, FUNCTION = ["--rewards", "runs/reward"], ["--reward_function", "package.module:function"]
@@ -23,10 +24,10 @@ class Opened(Exception):
         ([*MODELS, *HERE], True),
         ([*MODELS, *SCORERS_HERE], True),
         ([*MODELS, *HERE, *SCORERS_HERE], False),
-        ([*MODELS, *HERE, *SCORERS_HERE, "--critic_placement.workers", "2"], True),
+        ([*MODELS, *HERE, *SCORERS_HERE, "--critic_placement.ray", "true"], True),
         ([*FUNCTION, *SCORERS_HERE], True),
         ([*FUNCTION, *HERE], False),
-        ([*FUNCTION, *HERE, "--critic_placement.ray", "true"], True),
+        ([*FUNCTION, *HERE, "--critic-placement.ray", "true"], True),
     ],
 )
 def test_ray_starts_where_any_worker_needs_it(
@@ -43,3 +44,21 @@ def test_ray_starts_where_any_worker_needs_it(
     with pytest.raises(Opened) as opened:
         ppo.main(["--model", "model", "--prompts", "prompts", *words])
     assert opened.value.args == (starts,)
+
+
+def test_roles_are_placed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the critic's placement does not say is as for the policy."""
+    words = ["--placement.workers", "2", "--placement.timeout", "60"]
+    words += ["--critic-placement.workers", "3", "--critic-placement.cpus-per-worker", "1"]
+    command = ["--model", "model", "--prompts", "prompts", *FUNCTION, *words]
+    config = parse(ppo.PpoCommand, command, prog="rlhf ppo")
+    started = MagicMock()
+    monkeypatch.setattr(ppo, "start_workers", started)
+    with ppo._roles(config, MagicMock()):
+        placed = {call.kwargs["name"]: call.args[1] for call in started.call_args_list}
+    assert placed == {
+        "policy": Placement(workers=2, timeout=60),
+        "critic": Placement(workers=3, cpus_per_worker=1, timeout=60),
+    }
+    again = parse(ppo.PpoCommand, [*command, "--critic-placement.workers", "null"], prog="x")
+    assert again.placements.critic.workers == 2

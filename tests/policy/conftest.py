@@ -1,6 +1,7 @@
 """Fixtures of the tests of policies: random models on disk, prompts, and PPO in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,20 @@ from data.schemas import Message, Prompt
 from policy.ppo import PpoConfig
 from policy.ppo_workers import CriticWorker, PolicyWorker
 from policy.prompts import PromptSet
-from rlhf.actors.group import LocalGroup
+from rlhf.actors.group import start_workers
+from rlhf.actors.placement import Placement
+from rlhf.engine.base import EngineConfig
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.run import Run
-from tests.policy.in_process import HERE, Ppo, RuleScorer, StartPpo, Watched, constant
+from tests.policy.in_process import (
+    HERE,
+    MakePpo,
+    Ppo,
+    RuleScorer,
+    StartPpo,
+    Watched,
+    constant,
+)
 from tests.reward.tiny import TORCH, tiny_chat, write_language_model, write_reward_model
 
 
@@ -46,10 +57,25 @@ def prompts() -> PromptSet:
 
 
 @pytest.fixture
-def start_ppo(tmp_path: Path, chat_model: Path, critic_model: Path, prompts: PromptSet) -> StartPpo:
+def start_ppo(make_ppo: MakePpo) -> StartPpo:
     """`start_ppo("name", rule, kl_coef=0.1, …)`: fresh workers and that run directory."""
+    return make_ppo(HERE, TORCH)
 
-    def start(name: str, rule: Callable[[list[int]], float], **changes: Any) -> Ppo:
+
+@pytest.fixture
+def make_ppo(
+    tmp_path: Path, chat_model: Path, critic_model: Path, prompts: PromptSet
+) -> Iterator[MakePpo]:
+    """`start_ppo` with the workers of policy and critic so placed, and this engine."""
+    started: list[Ppo] = []
+
+    def start(
+        placement: Placement,
+        engine: EngineConfig,
+        name: str,
+        rule: Callable[[list[int]], float],
+        **changes: Any,
+    ) -> Ppo:
         values: dict[str, Any] = {
             "iterations": 1,
             "prompts_per_iteration": 16,
@@ -60,14 +86,22 @@ def start_ppo(tmp_path: Path, chat_model: Path, critic_model: Path, prompts: Pro
             "critic_optim": constant(1e-3),
         }
         config = PpoConfig(**values | changes)
-        temperature = config.sampling.temperature
-        policy = LocalGroup(
-            PolicyWorker, HERE, chat_model, chat_model, TORCH, config.optim, temperature
+        policy = start_workers(
+            PolicyWorker,
+            placement,
+            *(chat_model, chat_model, engine, config.optim, config.sampling.temperature),
+            name="policy",
         )
-        critic = LocalGroup(
-            CriticWorker, HERE, critic_model, config.critic_init, TORCH, config.critic_optim
+        critic = start_workers(
+            CriticWorker,
+            placement,
+            *(critic_model, config.critic_init, engine, config.critic_optim),
+            name="critic",
         )
-        run = Run(tmp_path / name, "ppo", {})
-        return Ppo(config, Watched(policy), Watched(critic), RuleScorer(rule), prompts, run)
+        run, scorer = Run(tmp_path / name, "ppo", {}), RuleScorer(rule)
+        started.append(Ppo(config, Watched(policy), Watched(critic), scorer, prompts, run))
+        return started[-1]
 
-    return start
+    yield lambda placement, engine: partial(start, placement, engine)
+    for ppo in started:
+        ppo.close()

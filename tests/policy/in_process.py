@@ -1,4 +1,4 @@
-"""PPO in this process: workers whose calls are written down, a rule in place of reward models."""
+"""PPO of tests: workers whose calls are written down, a rule in place of reward models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from data.schemas import Prompt
 from policy.ppo import PpoConfig, Roles, train_ppo
 from policy.prompts import PromptSet
 from reward.score import Scores
-from rlhf.actors.group import LocalGroup
+from rlhf.actors.group import WorkerGroup
 from rlhf.actors.placement import Placement
+from rlhf.engine.base import EngineConfig
 from rlhf.engine.optim import OptimConfig
 from rlhf.run import Run
 from rlhf.types import Rollout
@@ -42,7 +43,7 @@ class RuleScorer:
 class Watched:
     """A group whose calls are written down."""
 
-    def __init__(self, group: LocalGroup[Any]) -> None:
+    def __init__(self, group: WorkerGroup[Any]) -> None:
         self._group = group
         self.size = group.size
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
@@ -54,6 +55,9 @@ class Watched:
     def scatter(self, method: Callable[..., Any], shards: list[Any]) -> list[Any]:
         self.calls.append((method.__name__, (shards,)))
         return self._group.scatter(method, shards)
+
+    def close(self) -> None:
+        self._group.close()
 
     def arguments(self, name: str) -> list[tuple[Any, ...]]:
         """Of every call of this method."""
@@ -75,5 +79,11 @@ class Ppo:
         roles: Any = Roles(self.policy, self.critic, self.scorer)  # type: ignore[arg-type]
         return train_ppo(self.config, roles, self.prompts, tiny_chat(), self.run)
 
+    def close(self) -> None:
+        """Lets the workers go; the processes of Ray actors wait for the next ones."""
+        self.policy.close()
+        self.critic.close()
+
 
 StartPpo = Callable[..., Ppo]
+MakePpo = Callable[[Placement, EngineConfig], StartPpo]

@@ -227,9 +227,13 @@ def test_ranks_share_the_work_and_change_nothing(
 
 def test_more_ranks_than_rows_in_a_minibatch(start_ppo: StartPpo) -> None:
     ppo = start_ppo("run", sum_of_ids, minibatch_size=2)
-    ppo.policy.size = 3
-    with pytest.raises(ConfigError, match="minibatch_size is 2; it must be at least the number of"):
-        ppo.train()
+    for workers in (ppo.policy, ppo.critic):
+        workers.size = 3
+        name = "policy" if workers is ppo.policy else "critic"
+        reason = f"minibatch_size is 2; it must be at least 3, the number of {name} workers"
+        with pytest.raises(ConfigError, match=reason):
+            ppo.train()
+        workers.size = 1
 
 
 @pytest.mark.parametrize(

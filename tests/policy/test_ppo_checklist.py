@@ -1,12 +1,13 @@
-"""The list that a correct PPO must pass, T1 to T11, on a random model in this process.
+"""The list that a correct PPO must pass, T1 to T11, on a random model.
 
-T5 (GAE against the naive sum) and T7's arithmetic stand in test_ppo_math.py, T8 (statistics stored
-with a reward model) in tests/reward/test_train.py.
+What needs a whole iteration runs in this process with the plain engine, in one Ray actor with
+DeepSpeed's, and in two of them. T5 (GAE against the naive sum) and T7's arithmetic stand in
+test_ppo_math.py, T8 (statistics stored with a reward model) in tests/reward/test_train.py.
 """
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,51 @@ from policy.ppo_workers import (
     PolicyWorker,
     UpdateSpec,
     own_minibatches,
+    own_rows,
     policy_loss,
     value_loss,
 )
 from policy.samples import read_samples
+from rlhf.actors.placement import Placement
+from rlhf.engine.base import EngineConfig
 from rlhf.engine.weight_sync import WeightSyncError
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
 from rlhf.model.weights import load_language_model, load_scalar_model
 from rlhf.types import Experience, Rollout
-from tests.policy.in_process import Ppo, StartPpo, constant
-from tests.reward.tiny import VOCAB_SIZE, tiny_tokenizer
+from tests.local_ray import own_ray
+from tests.policy.in_process import HERE, MakePpo, Ppo, StartPpo, constant
+from tests.reward.tiny import TORCH, VOCAB_SIZE, tiny_tokenizer
 
 EOS, PAD = tiny_tokenizer().eos_id, tiny_tokenizer().pad_id
 WARM = SamplingConfig(temperature=0.7, max_new_tokens=6)
+
+
+TWO = Placement(workers=2, timeout=120)
+DEEPSPEED = EngineConfig(kind="deepspeed", zero_stage=2)
+WORKERS = {
+    "torch": (HERE, TORCH),
+    "DeepSpeed": (Placement(timeout=120), DEEPSPEED),
+    "two workers": (TWO, DEEPSPEED),
+    "two workers, ZeRO-3": (TWO, EngineConfig(zero_stage=3)),
+}
+remote = pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.slow  # seconds for each start
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    with own_ray():
+        yield
+
+
+@pytest.fixture(
+    params=[name if name == "torch" else pytest.param(name, marks=remote) for name in WORKERS]
+)
+def start_ppo(request: pytest.FixtureRequest, make_ppo: MakePpo) -> StartPpo:
+    placement, engine = WORKERS[request.param]
+    if placement.ray:
+        request.getfixturevalue("local_ray")
+    return make_ppo(placement, engine)
 
 
 def parity_of_ids(ids: list[int]) -> float:
@@ -116,6 +148,7 @@ def test_t02_learning_rate_0_keeps_ratio_1(start_ppo: StartPpo) -> None:
         (line,) = metrics(ppo)
         assert line["val/ratio"] == pytest.approx(1.0, abs=1e-5)
         assert line["val/ratio_var"] < 1e-9 and line["policy/clipfrac_avg"] == 0.0
+        ppo.close()
 
 
 def test_t03_padding_changes_nothing(
@@ -276,6 +309,7 @@ def test_t10_resuming_equals_never_having_stopped(start_ppo: StartPpo) -> None:
     }
     straight = start_ppo("straight", parity_of_ids, **settings)
     straight.train()
+    straight.close()
 
     calls = 0
 
@@ -286,8 +320,10 @@ def test_t10_resuming_equals_never_having_stopped(start_ppo: StartPpo) -> None:
             raise KeyboardInterrupt
         return parity_of_ids(ids)
 
+    stopped = start_ppo("stopped", dies_in_the_fourth_iteration, **settings)
     with pytest.raises(KeyboardInterrupt):
-        start_ppo("stopped", dies_in_the_fourth_iteration, **settings).train()
+        stopped.train()
+    stopped.close()
     resumed = start_ppo("stopped", parity_of_ids, **settings)
     assert len(metrics(resumed)) == 3
     resumed.train()
@@ -312,17 +348,20 @@ def test_t11_sampler_and_trainer_agree(start_ppo: StartPpo) -> None:
     rows = ppo.policy.arguments("update")[-1][0]
     fresh = start_ppo("fresh", parity_of_ids, sampling=WARM)
     fresh.train()
-    (request,) = fresh.policy.arguments("generate")[0][0]
-    with pytest.raises(WeightSyncError, match="holds weights of version 3 and is asked for"):
-        ppo.policy.scatter(PolicyWorker.generate, [request])
-    (rollouts,) = ppo.policy.scatter(
-        PolicyWorker.generate, [dataclasses.replace(request, policy_version=3)]
-    )
+    fresh.close()
+    (requests,) = fresh.policy.arguments("generate")[0]
+    newest = [dataclasses.replace(request, policy_version=3) for request in requests]
+    rollouts = [r for part in ppo.policy.scatter(PolicyWorker.generate, newest) for r in part]
     assert {r.policy_version for r in rollouts} == {3}
     batch = Experience.from_rollouts(rollouts, PAD)
-    (trainer,) = ppo.policy.broadcast(PolicyWorker.logprobs, batch, 8)
+    trainer = torch.zeros(batch.tokens.shape)
+    parts = ppo.policy.broadcast(PolicyWorker.logprobs, batch, 8)
+    for rank, part in enumerate(parts):
+        trainer[own_rows(len(batch), rank, len(parts)), : part.shape[1]] = part
     mask = batch.response_mask
     gap = (trainer.exp() - batch.logprobs.exp())[mask].abs()
     assert float(gap.mean()) < 1e-6  # the checklist asks for 0.005
     moved = (rows.ref_logprobs.exp() - rows.logprobs.exp())[rows.response_mask].abs()
     assert float(moved.mean()) > 1e-4  # so the trainer is not the model that it began with
+    with pytest.raises(WeightSyncError, match="holds weights of version 3 and is asked for"):
+        ppo.policy.scatter(PolicyWorker.generate, requests)

@@ -61,9 +61,10 @@ def test_gpus_of_a_command() -> None:
     four, two = ({"workers": n, "gpus_per_worker": 1.0} for n in (4, 2))
     assert gpus_held("sft", {"placement": four, "train": {"lr": 1.0}}) == 4
     # policy and critic 4 each, both reward models 2 each
-    ppo = {"placement": four, "critic_placement": None, "reward_placement": two}
+    same: dict[str, float | None] = {"workers": None, "gpus_per_worker": None}
+    ppo = {"placement": four, "critic_placement": same, "reward_placement": two}
     assert gpus_held("ppo", ppo) == 12
-    assert gpus_held("ppo", ppo | {"critic_placement": two}) == 10
+    assert gpus_held("ppo", ppo | {"critic_placement": same | {"workers": 3}}) == 11
     # both reward models at a time
     assert gpus_held("rejection-sampling", {"placement": two}) == 4
     # two policies and two reward models

@@ -69,6 +69,7 @@ def test_the_same_command_and_config_continue(begun: Run) -> None:
     four = {"workers": 4, "ray": True}
     assert (begun.directory / "config.yaml").read_bytes() == before
     elsewhere = changed(out="another/name", placement=four, reward_placement=four)
+    elsewhere["critic_placement"] = four
     Run(begun.directory, "sft", elsewhere)  # none of them changes a result
 
 

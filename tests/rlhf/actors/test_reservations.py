@@ -134,7 +134,7 @@ def test_a_real_ray_of_our_own() -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_workers_that_reserve_are_placed_together() -> None:
-    """All or none, and what they held is free again afterwards."""
+    """As one group, and what they held is free again afterwards."""
 
     def groups() -> list[dict[str, Any]]:
         found = placement_group_table().values()

@@ -24,10 +24,13 @@ EOS = 2
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=12)
 
 
-@pytest.fixture(scope="module")
-def model() -> LanguageModel:
-    """A random model that ends some responses by itself."""
-    model = small_language_model(seed=1)
+@pytest.fixture(scope="module", params=[24, 96], ids=["by layers", "by whole steps"])
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    """A random model that ends some responses by itself.
+
+    The wider one takes the layers of a step in one call, where there is a compiler.
+    """
+    model = small_language_model(seed=1, dim=request.param)
     with torch.no_grad():
         model.lm_head.weight[EOS] *= 3
     return model
@@ -60,6 +63,16 @@ def test_the_number_of_slots_changes_nothing(
     found = run(model, prompts, slots=slots)
     check_equal(found, run(model, prompts))
     assert {r.finish_reason for r in found} == {"eos", "length"}
+
+
+def test_responses_of_different_room(model: LanguageModel, prompts: list[PromptIds]) -> None:
+    """As long as the context leaves room: slots end and begin again in steps of their own."""
+    config = SamplingConfig(max_new_tokens=60)
+    expected = run(model, prompts, config=config)
+    rooms = {len(r.response_ids) + len(r.prompt_ids) for r in expected if r.finish_reason != "eos"}
+    assert SMALL.context in rooms and len({len(r.response_ids) for r in expected}) > 5
+    for slots in (1, 4):
+        check_equal(run(model, prompts, config=config, slots=slots), expected)
 
 
 def test_the_order_of_prompts_changes_nothing(
