@@ -45,7 +45,7 @@ class OtherPlacement:
     """Workers of another role; what is not given is as for the first."""
 
     workers: int | None = None
-    """Processes."""
+    """Processes of the role."""
     gpus_per_worker: float | None = None
     """GPUs that Ray reserves for each worker."""
     cpus_per_worker: float | None = None
