@@ -170,8 +170,14 @@ def take_hosts(placement: Placement) -> Hosts:
     _check_reservation(placement)
     host = ray.remote(concurrency_groups={WATCH: 1})(Host)  # type: ignore[call-overload]
     group = None if _keeps(placement) else _placement_group(placement)
-    options = [_options(placement, group, rank) for rank in range(placement.workers)]
-    actors: list[Any] = [host.options(**values).remote() for values in options]
+    actors: list[Any] = [
+        host.options(
+            num_cpus=placement.cpus_per_worker,
+            num_gpus=placement.gpus_per_worker,
+            scheduling_strategy=group and PlacementGroupSchedulingStrategy(group, rank),
+        ).remote()
+        for rank in range(placement.workers)
+    ]
     hosts = Hosts(actors, actors[0].address.remote() if placement.workers > 1 else "")
     if group is not None:
         _reserving[hosts] = _Reservation(_session(), placement, group)
@@ -186,17 +192,6 @@ def _placement_group(placement: Placement) -> PlacementGroup:
     shares = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
     bundle = {resource: share for resource, share in shares.items() if share}
     return placement_group([bundle] * placement.workers, strategy="PACK")
-
-
-def _options(placement: Placement, group: PlacementGroup | None, rank: int) -> dict[str, Any]:
-    """Of a host's actor."""
-    options: dict[str, Any] = {
-        "num_cpus": placement.cpus_per_worker,
-        "num_gpus": placement.gpus_per_worker,
-    }
-    if group is not None:
-        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, rank)
-    return options
 
 
 def give_back(hosts: Hosts, placement: Placement) -> None:

@@ -33,6 +33,11 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.dim, kv_dim)
         self.o_proj = Linear(config.dim, config.dim)
 
+    @property
+    def qkv_weight(self) -> Tensor:
+        """[(H + 2K) · D, dim] a copy of the weights of queries, keys and values, joined."""
+        return torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
+
     def forward(self, x: Tensor, shared: AttentionInputs, rows: Tensor | None = None) -> Tensor:
         """[N, dim] → [N, dim], or where rows [M] are given only those: [M, dim]."""
         queries = self._rotated(self.q_proj(x), shared)

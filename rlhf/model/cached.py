@@ -102,10 +102,10 @@ class CachedModel:
         x = F.embedding(tokens, self._embedding)
         if self._step is not None:
             x = self._step(x, self._tables, positions)
-            return linear(self._normed(x, self._norm), self._head)
-        attend = self._fused(positions) if self._fuses else self._by_lookups(positions, length)
-        for layer, weights in enumerate(self._layers):
-            x = self._completed(x, attend(layer, self._qkv(x, weights)), weights)
+        else:
+            attend = self._fused(positions) if self._fuses else self._by_lookups(positions, length)
+            for layer, weights in enumerate(self._layers):
+                x = self._completed(x, attend(layer, self._qkv(x, weights)), weights)
         return linear(self._normed(x, self._norm), self._head)
 
     def _fused(self, positions: Tensor) -> Callable[[int, Tensor], Tensor]:
@@ -213,10 +213,9 @@ def _weighted_sums(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor
 def _weights_of(block: nn.Module, rows: int) -> _Weights:
     assert isinstance(block, Block)
     attention, mlp = block.self_attn, block.mlp
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     return _Weights(
         block.input_layernorm.weight,
-        packed(torch.cat([projection.weight for projection in projections]), rows),
+        packed(attention.qkv_weight, rows),
         packed(attention.o_proj.weight, rows),
         block.post_attention_layernorm.weight,
         _packed_together([mlp.gate_proj.weight, mlp.up_proj.weight], rows),

@@ -62,12 +62,11 @@ def suits(config: ModelConfig, weight: Tensor) -> bool:
 def _strips_of(block: torch.nn.Module, ffn: int) -> list[Tensor]:
     assert isinstance(block, Block)
     attention, mlp = block.self_attn, block.mlp
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     missing = ffn - mlp.down_proj.in_features
     gate, up = (F.pad(m.weight.detach(), (0, 0, 0, missing)) for m in (mlp.gate_proj, mlp.up_proj))
     return [
         block.input_layernorm.weight,
-        kernels.in_strips(torch.cat([projection.weight for projection in projections])),
+        kernels.in_strips(attention.qkv_weight),
         kernels.in_strips(attention.o_proj.weight),
         block.post_attention_layernorm.weight,
         kernels.in_strips(torch.cat((gate, up))),

@@ -16,6 +16,7 @@ from rlhf.actors.placement import Placement
 from rlhf.engine.base import EngineConfig
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.run import Run
+from tests.local_ray import own_ray
 from tests.policy.in_process import (
     HERE,
     MakePpo,
@@ -54,6 +55,13 @@ def prompts() -> PromptSet:
         for n in range(16)
     ]
     return PromptSet.encode(rows, tiny_chat())
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray for the tests of a file."""
+    with own_ray():
+        yield
 
 
 @pytest.fixture

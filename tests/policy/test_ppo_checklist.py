@@ -7,7 +7,7 @@ test_ppo_math.py, T8 (statistics stored with a reward model) in tests/reward/tes
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
 from rlhf.model.weights import load_language_model, load_scalar_model
 from rlhf.types import Experience, Rollout
-from tests.local_ray import own_ray
 from tests.policy.in_process import HERE, MakePpo, Ppo, StartPpo, constant
 from tests.reward.tiny import TORCH, VOCAB_SIZE, tiny_tokenizer
 
@@ -51,12 +50,6 @@ WORKERS = {
     "two workers, ZeRO-3": (TWO, EngineConfig(zero_stage=3)),
 }
 remote = pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.slow  # seconds for each start
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with own_ray():
-        yield
 
 
 @pytest.fixture(

@@ -1,6 +1,5 @@
 """PPO begun by Ray actors and continued in this process, and the reverse."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from rlhf.engine.base import EngineConfig
 from rlhf.generation.sampling import SamplingConfig
 from rlhf.metrics import read_metrics
 from rlhf.run import Run
-from tests.local_ray import own_ray
 from tests.policy.in_process import HERE, RuleScorer, constant
 from tests.reward.tiny import tiny_chat
 
@@ -36,12 +34,6 @@ CONFIG = PpoConfig(
     critic_optim=constant(1e-4),
     checkpoint_every=2,
 )
-
-
-@pytest.fixture
-def local_ray() -> Iterator[None]:
-    with own_ray():
-        yield
 
 
 @pytest.mark.usefixtures("local_ray")
