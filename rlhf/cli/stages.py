@@ -18,7 +18,7 @@ class SeedsConfig:
 
     seeds: int = 3
     """How many; the intervals are over them."""
-    workers: int = 2
+    workers: int = 1
     """Data-parallel workers of every stage; with one, neither Ray nor DeepSpeed is used."""
 
     def __post_init__(self) -> None:

@@ -123,7 +123,7 @@ def test_each_seed_has_its_own_comparisons_and_models() -> None:
     without = stages["seed-0/no_auxiliary"]
     assert without[without.index("--domains") + 1] == "[safety]"
     assert stages["world"][-2:] == ["--seed", "0"]  # nothing to place
-    assert large[-4:] == ["--placement.workers", "2", "--placement.ray", "true"]
+    assert large[-4:] == ["--placement.workers", "1", "--placement.ray", "false"]
 
 
 def test_stages_go_on_where_they_were_stopped(
