@@ -141,7 +141,9 @@ class PolicyWorker:
         result = torch.zeros(own.tokens.shape)
         for part in by_length(own.lengths, num_parts(len(rows), self._world_size, size)):
             batch = own.select(part)
-            out = module(batch.tokens, batch.response_mask, temperature=self._temperature)
+            out = module(
+                batch.tokens, batch.response_mask, batch.documents, temperature=self._temperature
+            )
             result[part, : batch.tokens.shape[1]] = out.logprobs.cpu()
         return result
 
@@ -219,7 +221,7 @@ def policy_loss(module: nn.Module, batch: MicroBatch, spec: UpdateSpec) -> tuple
     rows = batch.rows
     assert rows.advantages is not None
     mask = rows.response_mask
-    out = module(rows.tokens, mask, temperature=spec.temperature, with_entropy=True)
+    out = module(rows.tokens, mask, rows.documents, temperature=spec.temperature, with_entropy=True)
     log_ratio = torch.where(mask, out.logprobs - rows.logprobs, 0.0)
     ratio = log_ratio.exp()
     surrogate = clipped_policy_loss(ratio, rows.advantages, clip_range=spec.clip_range)
@@ -258,7 +260,8 @@ def value_loss(module: nn.Module, batch: MicroBatch, clip_range: float) -> tuple
 def _values(module: nn.Module, rows: Experience) -> Tensor:
     """[B, T] what a critic expects before each token of the responses; 0 elsewhere."""
     mask = rows.response_mask
-    return torch.where(mask, align_values(module(rows.tokens, wanted=predicting(mask))), 0.0)
+    values = module(rows.tokens, rows.documents, wanted=predicting(mask))
+    return torch.where(mask, align_values(values), 0.0)
 
 
 def own_rows(num_rows: int, rank: int, world_size: int) -> Tensor:

@@ -60,6 +60,7 @@ class GenerateWorker:
             out = self._model(
                 rows.tokens.to(self._device),
                 rows.response_mask.to(self._device),
+                rows.documents.to(self._device),
                 temperature=request.temperature,
             )
             found += out.logprobs.sum(dim=1).tolist()
