@@ -31,7 +31,7 @@ class ScoreWorker:
         self._model = load_scalar_model(model).to(self._device, dtype).eval()
 
     @torch.inference_mode()
-    def score(self, sequences: Sequence[list[int]]) -> list[float]:
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """Raw scores of prompt + response ids, read at the last of them."""
         scores = [0.0] * len(sequences)
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
@@ -41,7 +41,7 @@ class ScoreWorker:
                 scores[index] = value
         return scores
 
-    def _score_some(self, sequences: list[list[int]]) -> list[float]:
+    def _score_some(self, sequences: list[Sequence[int]]) -> list[float]:
         """Sequences of similar length, padded to the longest; causality hides the padding."""
         longest = max(len(ids) for ids in sequences)
         tokens = torch.zeros(len(sequences), longest, dtype=torch.long)
@@ -116,28 +116,34 @@ def model_directory(run: Path, domain: Domain) -> Path:
     return run / domain / "model"
 
 
-def score_with(workers: WorkerGroup[ScoreWorker], sequences: Sequence[list[int]]) -> list[float]:
+def score_with(
+    workers: WorkerGroup[ScoreWorker], sequences: Sequence[Sequence[int]]
+) -> list[float]:
     """Scores in the order of the sequences, which the workers share."""
     return begin_scoring(workers, sequences)()
 
 
 def begin_scoring(
-    workers: WorkerGroup[ScoreWorker], sequences: Sequence[list[int]]
+    workers: WorkerGroup[ScoreWorker], sequences: Sequence[Sequence[int]]
 ) -> Callable[[], list[float]]:
-    """The same, but other groups may work meanwhile; see `WorkerGroup.begin`."""
+    """The same, but other groups may work meanwhile; see `WorkerGroup.begin`.
+
+    Equal sequences, of which a small model samples many at low temperatures, are scored once.
+    """
     size = workers.size
-    begun = workers.begin(ScoreWorker.score, [sequences[rank::size] for rank in range(size)])
+    different = list(dict.fromkeys(map(tuple, sequences)))
+    begun = workers.begin(ScoreWorker.score, [different[rank::size] for rank in range(size)])
 
     def scores() -> list[float]:
-        found = [0.0] * len(sequences)
+        found = {}
         for rank, part in enumerate(begun()):
-            found[rank::size] = part
-        return found
+            found |= dict(zip(different[rank::size], part, strict=True))
+        return [found[tuple(sequence)] for sequence in sequences]
 
     return scores
 
 
-def _bounded(order: list[int], sequences: Sequence[list[int]]) -> list[list[int]]:
+def _bounded(order: list[int], sequences: Sequence[Sequence[int]]) -> list[list[int]]:
     """Neighbours in the order, as many at a time as fit into a pass when padded."""
     parts: list[list[int]] = []
     for index in order:
