@@ -29,6 +29,9 @@ from rlhf.run import console, write_json
 class EvaluateGoldCommand(EvaluateCommand):
     """Judge policies on held-out prompts of the built-in world by its gold scores."""
 
+    rewards: Path | None = None
+    """Run directory of `rlhf reward train`, whose models' scores are added to the samples. Without
+    it there are none; no figure here needs them."""
     ppo_runs: dict[str, Path] = field(default_factory=dict)
     """Name → run directory of `rlhf ppo` whose samples are judged step by step."""
     out: Path = Path("runs/evaluation")
@@ -38,7 +41,7 @@ class EvaluateGoldCommand(EvaluateCommand):
 def main(argv: Sequence[str]) -> None:
     """Samples, judges and prints, or finds it done."""
     config = parse(EvaluateGoldCommand, argv, prog="rlhf evaluate gold")
-    prompts, chat = read_test_prompts(config)
+    prompts, chat = read_test_prompts(config, config.rewards)
     check_gold_facts(prompts.rows)
     steps = _judge_ppo_runs(config)
     run = begin("evaluate gold", config)
@@ -46,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         return
     judged, records = {}, []
     with session(config.placement):
-        for name, found in answer_all(config, prompts, chat):
+        for name, found in answer_all(config, prompts, chat, config.rewards):
             judged[name] = judge_rollouts(prompts, found.rollouts, chat, found.kl)
             golds = gold_records(judged[name])
             records += [r | gold for r, gold in zip(found.records, golds, strict=True)]

@@ -25,6 +25,8 @@ class EvaluateScoresCommand(EvaluateCommand):
     Harmless prompts are judged by the helpfulness model, unsafe ones by the safety model.
     """
 
+    rewards: Path
+    """Run directory of `rlhf reward train`, whose models score every response."""
     out: Path = Path("runs/evaluation")
     """The run directory: scores.json, samples.parquet."""
 
@@ -32,13 +34,13 @@ class EvaluateScoresCommand(EvaluateCommand):
 def main(argv: Sequence[str]) -> None:
     """Samples, scores and prints, or finds it done."""
     config = parse(EvaluateScoresCommand, argv, prog="rlhf evaluate scores")
-    prompts, chat = read_test_prompts(config)
+    prompts, chat = read_test_prompts(config, config.rewards)
     run = begin("evaluate scores", config)
     if run is None:
         return
     summaries, records = {}, []
     with session(config.placement):
-        for name, found in answer_all(config, prompts, chat):
+        for name, found in answer_all(config, prompts, chat, config.rewards):
             summaries[name] = _summary(found.records, found.kl)
             records += found.records
     for name, rates in judge_by_rewards(records).items():

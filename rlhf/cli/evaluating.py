@@ -1,6 +1,7 @@
 """What the commands that evaluate policies share: one answer of each policy to each test prompt."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,6 @@ class EvaluateCommand:
 
     policies: dict[str, Path]
     """Name → model directory. The first is the baseline of win rates and of the KL."""
-    rewards: Path
-    """Run directory of `rlhf reward train`, whose models score every response."""
     prompts: Path
     """Dataset of prompts; the test split is used."""
     sampling: SamplingConfig = SamplingConfig()
@@ -59,11 +58,17 @@ class Answers:
     kl: list[float]
     """Nats per response between the policy and the baseline, on the policy's samples."""
     records: list[dict[str, Any]]
-    """Rows of samples.parquet, with scores."""
+    """Rows of samples.parquet, with scores where reward models were given."""
 
 
-def read_test_prompts(config: EvaluateCommand) -> tuple[PromptSet, ChatFormat]:
+def read_test_prompts(
+    config: EvaluateCommand, rewards: Path | None
+) -> tuple[PromptSet, ChatFormat]:
     """The prompts, in the ids that policies and reward models share.
+
+    Args:
+        config: of the policies.
+        rewards: run directory of the reward models, where there are any.
 
     Raises:
         DataError: no prompts, one too long, or a model with another tokenizer.
@@ -73,24 +78,32 @@ def read_test_prompts(config: EvaluateCommand) -> tuple[PromptSet, ChatFormat]:
     for model in config.policies.values():
         check_same_tokenizer(config.baseline, model)
         check_room(prompts, model)
-    for domain in DOMAINS:
-        check_same_tokenizer(config.baseline, model_directory(config.rewards, domain))
+    for domain in DOMAINS if rewards else ():
+        check_same_tokenizer(config.baseline, model_directory(rewards, domain))
     return prompts, chat
 
 
 def answer_all(
-    config: EvaluateCommand, prompts: PromptSet, chat: ChatFormat
+    config: EvaluateCommand, prompts: PromptSet, chat: ChatFormat, rewards: Path | None
 ) -> Iterator[tuple[str, Answers]]:
-    """Name → answers, policy by policy, all from the same random streams."""
+    """Name → answers, policy by policy, all from the same random streams.
+
+    Args:
+        config: of the policies.
+        prompts: what they answer.
+        chat: their format.
+        rewards: run directory of the reward models; None for no scores.
+    """
+    opened = reward_models(rewards, config.placement) if rewards else nullcontext()
     with (
         start_workers(
             GenerateWorker, config.placement, config.baseline, name="baseline"
         ) as reference,
-        reward_models(config.rewards, config.placement) as rewards,
+        opened as models,
     ):
         for name in config.policies:
             with console.status(f"judging {name}"):
-                yield name, _answer(config, name, prompts, chat, reference, rewards)
+                yield name, _answer(config, name, prompts, chat, reference, models)
 
 
 def win_rate_cell(record: Mapping[str, Any]) -> str:
@@ -107,14 +120,14 @@ def _answer(
     prompts: PromptSet,
     chat: ChatFormat,
     reference: WorkerGroup[GenerateWorker],
-    rewards: Rewards,
+    rewards: Rewards | None,
 ) -> Answers:
     model = config.policies[name]
     with start_workers(GenerateWorker, config.placement, model, name=name) as policy:
         rollouts = generate_with(
             policy, prompts.ids, config.sampling, eos_id=chat.tokenizer.eos_id, seed=config.seed
         )
-    scores = rewards.score(prompts.rows, rollouts)
+    scores = None if rewards is None else rewards.score(prompts.rows, rollouts)
     ref_logprobs = logprobs_with(reference, rollouts, config.sampling.temperature)
     kl = [
         sum(rollout.response_logprobs) - ref_logprob

@@ -10,8 +10,10 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from data.dataset import read_rows
 from data.schemas import Comparison, Demonstration
@@ -91,6 +93,22 @@ def test_best_samples_have_the_highest_score_of_their_prompt(micro_run: MicroRun
     best = best[best.finish_reason == "eos"]
     learned = read_rows(run / "best", Demonstration)
     assert {d.messages[-1].content for d in learned} == set(best.response)
+
+
+def test_gold_needs_no_reward_models(micro_run: MicroRun, tmp_path: Path) -> None:
+    """Without them the samples and the figures are the same, only the scores are missing."""
+    before = micro_run.out / "evaluation"
+    settings = yaml.safe_load((before / "config.yaml").read_text())
+    settings |= {"rewards": None, "ppo_runs": {}, "out": str(tmp_path / "out")}
+    settings["placement"] = {"workers": 1, "ray": False}
+    (tmp_path / "without.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["evaluate", "gold", "--config", str(tmp_path / "without.yaml")]) == 0
+    one, other = (pd.read_parquet(out / "samples.parquet") for out in (before, tmp_path / "out"))
+    scores = ["helpfulness_score", "safety_score", "combined_score"]
+    assert set(one.columns) - set(other.columns) == set(scores)
+    assert one["response"].tolist() == other["response"].tolist()
+    rates = [json.loads((out / "gold.json").read_text()) for out in (before, tmp_path / "out")]
+    assert rates[0]["ppo"]["violation_rate"] == rates[1]["ppo"]["violation_rate"]
 
 
 def test_running_it_again_shows_the_result_at_once(
