@@ -60,7 +60,7 @@ KEEP_CHECKPOINTS = 2
 MAY_CHANGE = {
     "out", "placement", "critic_placement", "reward_placement", "max_restarts",
     "keep_checkpoints", "gpu_memory", "engine.kind", "zero_stage", "offload_optimizer",
-    "recompute_activations",
+    "recompute_activations", "processes",
 }  # fmt: skip
 """Settings (or groups of them, wherever they stand) with which a run may be continued that began
 with others: they change no result but for the last digits of sums."""
@@ -77,6 +77,11 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 console = open_console(stderr=True)
+
+
+def reopen_console() -> None:
+    """Looks again what standard error is, after it was pointed elsewhere."""
+    vars(console).update(vars(open_console(stderr=True)))
 
 
 class Run:

@@ -174,7 +174,9 @@ def take_hosts(placement: Placement) -> Hosts:
         host.options(
             num_cpus=placement.cpus_per_worker,
             num_gpus=placement.gpus_per_worker,
-            scheduling_strategy=group and PlacementGroupSchedulingStrategy(group, rank),
+            scheduling_strategy=(
+                None if group is None else PlacementGroupSchedulingStrategy(group, rank)
+            ),
         ).remote()
         for rank in range(placement.workers)
     ]

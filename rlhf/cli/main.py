@@ -156,10 +156,20 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def run_command(words: Sequence[str]) -> None:
     """Runs another command in this process; its errors pass through to the caller."""
-    name, rest = _find_command(words)
+    module = command_module(words)
+    import_module(module).main(_find_command(words)[1])
+
+
+def command_module(words: Sequence[str]) -> str:
+    """The name of the module behind a command line.
+
+    Raises:
+        KeyError: no command begins so.
+    """
+    name, _ = _find_command(words)
     if name is None:
         raise KeyError(" ".join(words))
-    import_module(COMMANDS[name][0]).main(rest)
+    return COMMANDS[name][0]
 
 
 def _forget_closed_pipe() -> None:

@@ -27,16 +27,15 @@ from policy.evaluation.gold import judge_samples
 from policy.ppo_metrics import kl_by_step
 from policy.samples import SAMPLES_FILE
 from rlhf.cli.parsing import parse
-from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
 from rlhf.cli.quickstart import STAGES as QUICKSTART
+from rlhf.cli.quickstart import configs_directory
 from rlhf.cli.reproduce_page import RESULTS_FILE, show_claims
 from rlhf.cli.reproduce_policy_page import curves_of, write_page
-from rlhf.cli.runs import report_line, session
-from rlhf.cli.stages import SeedsConfig, placed, run_stages
+from rlhf.cli.reproducing import SeedsConfig, in_process, run_shared_stages
+from rlhf.cli.runs import report_line
+from rlhf.cli.side_by_side import run_side_by_side
 from rlhf.run import Run, write_json
 
-SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
-"""Stages of the quickstart that all seeds share."""
 OF_SEED = ("collect", "reward", RS, PPO)
 """Stages of the quickstart that every seed has of its own."""
 NARROW, HELD_OUT = "narrow_prompts", "held_out_prompts"
@@ -70,13 +69,13 @@ STAGES = {
     NO_PENALTY: f"{LONG} --train.kl_coef 0",
     PENALTY: f"{LONG} --train.kl_coef 0.01",
     BOTH_MODELS: f"{SHORT} --rewards {{own}}/reward",
-    ONE_MODEL: f"{SHORT} --rewards {{own}}/{HELPFULNESS_ALONE}",
+    ONE_MODEL: f"{SHORT} --rewards {{own}}/reward/{HELPFULNESS_ALONE}",
+    "evaluation": "evaluate gold --config {configs}/evaluation.yaml "
+    f"--prompts {{out}}/world/prompts --seed {{seed}} --policies.{SFT} {{out}}/sft/model "
+    + " ".join(f"--policies.{name} {{own}}/{name}/model" for name in JUDGED),
     "best_of_n": SWEEP.replace("sweep.yaml", "best_of_n.yaml") + " --model {out}/sft/model",
     f"sweep_{SFT}": f"{SWEEP} --model {{out}}/sft/model",
     f"sweep_{PPO}": f"{SWEEP} --model {{own}}/ppo/model",
-    "evaluation": "evaluate gold --config {configs}/evaluation.yaml --rewards {own}/reward "
-    f"--prompts {{out}}/world/prompts --seed {{seed}} --policies.{SFT} {{out}}/sft/model "
-    + " ".join(f"--policies.{name} {{own}}/{name}/model" for name in JUDGED),
 }
 """Directory → the command that fills it, for each seed, after those of the quickstart."""
 
@@ -96,15 +95,14 @@ class ReproducePolicyCommand(SeedsConfig):
 def main(argv: Sequence[str]) -> None:
     """Trains what is not trained yet, judges the claims, writes reproduce.json and report.html."""
     config = parse(ReproducePolicyCommand, argv, prog="rlhf reproduce policy")
-    settings = {"out": str(config.out), "seeds": config.seeds}
+    settings = {"out": str(config.out), "seeds": config.seeds, "processes": config.processes}
     run = Run(config.out, "reproduce policy", settings)
     if not run.finished:
-        with session(config.placement):
-            run_stages(config.out, shared_stages(config), config.placement)
-            publish_prompts(config.out)
-            for seed in range(config.seeds):
-                leave_helpfulness_alone(config.out / f"seed-{seed}")
-            run_stages(config.out, seed_stages(config), config.placement)
+        run_shared_stages(config.out, configs_directory())
+        publish_prompts(config.out)
+        for seed in range(config.seeds):
+            leave_helpfulness_alone(config.out / f"seed-{seed}" / "reward")
+        run_side_by_side(config.out, seed_stages(config), config.processes)
         seeds = read_answers(config)
         claims = judge_claims(seeds)
         results = {
@@ -119,20 +117,18 @@ def main(argv: Sequence[str]) -> None:
     show_claims(config.out)
 
 
-def shared_stages(config: ReproducePolicyCommand) -> dict[str, list[str]]:
-    """Directory → the words of its command, in order."""
-    return {name: _words(config, QUICKSTART[name], 0, place=name) for name in SHARED}
-
-
 def seed_stages(config: ReproducePolicyCommand) -> dict[str, list[str]]:
-    """The same, of all seeds."""
+    """Directory → the words of its command, of all seeds, in order."""
     commands = {name: _of_seed(QUICKSTART[name]) for name in OF_SEED} | STAGES
     commands[RS] += " --pool {own}/pool"
-    return {
-        f"seed-{seed}/{name}": _words(config, command, seed)
-        for seed in range(config.seeds)
-        for name, command in commands.items()
-    }
+    stages = {}
+    for seed in range(config.seeds):
+        places = {"out": config.out, "own": config.out / f"seed-{seed}"}
+        values = places | {"configs": configs_directory(), "seed": seed, "later": seed + LATER}
+        for name, command in commands.items():
+            words = [word.format(**values) for word in command.split()]
+            stages[f"seed-{seed}/{name}"] = in_process(words)
+    return stages
 
 
 def publish_prompts(out: Path) -> None:
@@ -147,16 +143,17 @@ def publish_prompts(out: Path) -> None:
             publish_many(out / name, [Batch(split="train", key=name, rows=rows)], Prompt)
 
 
-def leave_helpfulness_alone(directory: Path) -> None:
+def leave_helpfulness_alone(rewards: Path) -> None:
     """Links that make the helpfulness model of a seed both of its reward models.
 
-    R_c is then the helpfulness score, whatever the rule chooses.
+    R_c is then the helpfulness score, whatever the rule chooses. They stand in the directory of the
+    reward stage, so that what reads them waits for it; no run counts links for its results.
     """
-    rewards = directory / HELPFULNESS_ALONE
-    rewards.mkdir(parents=True, exist_ok=True)
+    alone = rewards / HELPFULNESS_ALONE
+    alone.mkdir(parents=True, exist_ok=True)
     for domain in DOMAINS:
-        if not (rewards / domain).is_symlink():
-            (rewards / domain).symlink_to(Path("..") / "reward" / "helpfulness")
+        if not (alone / domain).is_symlink():
+            (alone / domain).symlink_to(Path("..") / "helpfulness")
 
 
 def read_answers(config: ReproducePolicyCommand) -> list[Answers]:
@@ -197,11 +194,3 @@ def _of_seed(command: str) -> str:
     for name in OF_SEED:
         command = command.replace(f"{{out}}/{name}", f"{{own}}/{name}")
     return command
-
-
-def _words(config: ReproducePolicyCommand, command: str, seed: int, place: str = "") -> list[str]:
-    """The command's, with its placement where it has workers."""
-    own = config.out / f"seed-{seed}"
-    places = {"out": config.out, "own": own, "configs": configs_directory()}
-    words = [w.format(**places, seed=seed, later=seed + LATER) for w in command.split()]
-    return words if place in ON_THE_DRIVER else placed(words, config.placement)

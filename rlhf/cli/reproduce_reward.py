@@ -15,16 +15,15 @@ from reward.claims import (
     read_pairs,
 )
 from rlhf.cli.parsing import parse
-from rlhf.cli.quickstart import ON_THE_DRIVER, configs_directory
 from rlhf.cli.quickstart import STAGES as QUICKSTART
+from rlhf.cli.quickstart import configs_directory
 from rlhf.cli.reproduce_page import RESULTS_FILE, show_claims
 from rlhf.cli.reproduce_reward_page import accuracy_records, data_records, write_page
+from rlhf.cli.reproducing import SeedsConfig, in_process, run_shared_stages
 from rlhf.cli.runs import report_line
-from rlhf.cli.stages import SeedsConfig, placed, run_stages
+from rlhf.cli.side_by_side import run_side_by_side
 from rlhf.run import Run, write_json
 
-SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
-"""Stages of the quickstart that all seeds share."""
 REWARD = (
     QUICKSTART["reward"].replace("{out}/collect", "{out}/seed-{seed}/collect")
     + " --train.centring_coef 0"
@@ -62,10 +61,11 @@ class ReproduceRewardCommand(SeedsConfig):
 def main(argv: Sequence[str]) -> None:
     """Trains what is not trained yet, judges the claims, writes reproduce.json and report.html."""
     config = parse(ReproduceRewardCommand, argv, prog="rlhf reproduce reward")
-    settings = {"out": str(config.out), "seeds": config.seeds}
+    settings = {"out": str(config.out), "seeds": config.seeds, "processes": config.processes}
     run = Run(config.out, "reproduce reward", settings)
     if not run.finished:
-        run_stages(config.out, list_stages(config), config.placement)
+        run_shared_stages(config.out, configs_directory())
+        run_side_by_side(config.out, seed_stages(config), config.processes)
         pairs = read_models(config)
         claims = judge_claims(pairs)
         results = {
@@ -81,21 +81,19 @@ def main(argv: Sequence[str]) -> None:
     show_claims(config.out)
 
 
-def list_stages(config: ReproduceRewardCommand) -> dict[str, list[str]]:
-    """Directory → the words of its command, in order."""
+def seed_stages(config: ReproduceRewardCommand) -> dict[str, list[str]]:
+    """Directory → the words of its command, of all seeds, in order."""
     places = {"out": config.out, "configs": configs_directory()}
 
     def words(command: str, seed: int, domain: str = "helpfulness") -> list[str]:
-        return [w.format(**places, seed=seed, domain=domain) for w in command.split()]
+        return in_process([w.format(**places, seed=seed, domain=domain) for w in command.split()])
 
-    stages = {name: words(QUICKSTART[name], 0) for name in SHARED}
+    stages = {}
     for seed in range(config.seeds):
         stages[f"seed-{seed}/collect"] = words(QUICKSTART["collect"], seed)
         for name, command in MODELS.items():
             domain = "safety" if name == WITHOUT_AUXILIARY else "helpfulness"
             stages[f"seed-{seed}/{name}"] = words(command, seed, domain)
-    for name in stages.keys() - ON_THE_DRIVER:
-        stages[name] = placed(stages[name], config.placement)
     return stages
 
 

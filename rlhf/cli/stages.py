@@ -1,35 +1,13 @@
 """A chain of commands, each in its own directory: `rlhf quickstart`, `rounds`, `reproduce …`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import ConfigError, require_positive
 from data.manifest import MANIFEST
 from rlhf.actors.placement import Placement
 from rlhf.cli.main import run_command
 from rlhf.cli.runs import session
 from rlhf.run import FINISHED_FILE, console
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedsConfig:
-    """What `rlhf reproduce reward` and `policy` share; inherited, as copies would drift apart."""
-
-    seeds: int = 3
-    """How many; the intervals are over them."""
-    workers: int = 1
-    """Data-parallel workers of every stage; with one, neither Ray nor DeepSpeed is used."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "workers")
-        if self.seeds < 2:
-            raise ConfigError(f"seeds is {self.seeds}; an interval over seeds needs 2 or more")
-
-    @property
-    def placement(self) -> Placement:
-        """Of every stage that has workers."""
-        return placement_of(self.workers)
 
 
 def run_stages(

@@ -13,11 +13,18 @@ import yaml
 from rlhf.actors.placement import Placement
 from rlhf.cli import reproduce_hh, reproduce_reward, stages
 from rlhf.cli.main import COMMANDS, main
+from rlhf.cli.reproducing import shared_stages
 from rlhf.run import console
 from tests.cli.micro import write_micro_configs
 from tests.command_lines import assert_understood
 
 SEED_STAGES = 1 + len(reproduce_reward.MODELS)
+RUNNERS = (
+    "rlhf.cli.reproducing.run_stages",
+    "rlhf.cli.reproduce_reward.run_side_by_side",
+    "rlhf.cli.reproduce_hh.run_stages",
+)
+"""What the commands give their stages to."""
 STRENGTHS = ("significantly_better", "better", "slightly_better", "negligibly_better")
 
 
@@ -34,7 +41,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow  # two seeds of everything, seventeen trainings
 def test_claims_are_judged_from_end_to_end(configs: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["reproduce", "reward", "--out", str(out), "--seeds", "2", "--workers", "1"]
+    words = ["reproduce", "reward", "--out", str(out), "--seeds", "2"]
     assert main(words) == 0
     results = json.loads((out / "reproduce.json").read_text())
     finished = {p: p.stat().st_mtime_ns for p in out.rglob("finished.json")}
@@ -74,7 +81,7 @@ def test_results_of_finished_stages(
 ) -> None:
     monkeypatch.setattr(stages, "run_command", write_stage)
     out = tmp_path / "run"
-    words = ["reproduce", "reward", "--out", str(out), "--workers", "1"]
+    words = ["reproduce", "reward", "--out", str(out), "--processes", "1"]
     with console.capture() as first:
         assert main(words) == 0
     results = json.loads((out / "reproduce.json").read_text())
@@ -99,9 +106,8 @@ def test_every_stage_is_a_command_line(
     for command in ("reward", "hh a/helpful.jsonl a/harmless.jsonl"):
         out = tmp_path / command.split()[0]
         stages: dict[str, Sequence[str]] = {}
-        monkeypatch.setattr(
-            f"rlhf.cli.reproduce_{out.name}.run_stages", lambda *a, kept=stages: kept.update(a[1])
-        )
+        for runner in RUNNERS:
+            monkeypatch.setattr(runner, lambda *a, kept=stages: kept.update(a[1]))
         main(["reproduce", *command.split(), "--out", str(out)])
         seen += list(stages.values())
     assert len(seen) == 5 + 3 * SEED_STAGES + 3 + 3
@@ -112,7 +118,8 @@ def test_every_stage_is_a_command_line(
 
 def test_each_seed_has_its_own_comparisons_and_models() -> None:
     config = reproduce_reward.ReproduceRewardCommand(out=Path("my runs"), seeds=3)
-    stages = reproduce_reward.list_stages(config)
+    shared = shared_stages(config.out, reproduce_reward.configs_directory())
+    stages = shared | reproduce_reward.seed_stages(config)
     assert len(stages) == 5 + 3 * SEED_STAGES
     collect, large = stages["seed-2/collect"], stages["seed-2/large_margin"]
     assert collect[collect.index("--judge.seed") + 1] == "2"
@@ -151,7 +158,7 @@ def test_stages_go_on_where_they_were_stopped(
     ("words", "told"),
     [
         (["reward", "--seeds", "1"], "seeds is 1; an interval over seeds needs 2 or more"),
-        (["reward", "--workers", "0"], "workers is 0"),
+        (["reward", "--processes", "0"], "processes is 0"),
         (["hh", "helpful.jsonl"], "no file has safety comparisons; name helpful and harmless"),
         (["hh", "other.jsonl"], "names neither 'harmless' nor 'helpful'"),
     ],

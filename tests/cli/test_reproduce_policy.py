@@ -15,7 +15,9 @@ from data.schemas import Prompt
 from data.simulation.publish import WorldSize, write_world
 from rlhf.cli import reproduce_policy, stages
 from rlhf.cli.main import COMMANDS, main
-from rlhf.cli.reproduce_policy import ReproducePolicyCommand, seed_stages, shared_stages
+from rlhf.cli.reproduce_policy import JUDGED, ReproducePolicyCommand, seed_stages
+from rlhf.cli.reproducing import shared_stages
+from rlhf.cli.side_by_side import _ready
 from rlhf.run import console
 from tests.cli.micro import write_micro_configs
 from tests.command_lines import assert_understood
@@ -36,7 +38,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow  # two seeds of everything, twenty trainings
 def test_claims_are_judged_from_end_to_end(configs: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["reproduce", "policy", "--out", str(out), "--seeds", "2", "--workers", "1"]
+    words = ["reproduce", "policy", "--out", str(out), "--seeds", "2"]
     assert main(words) == 0
     results = json.loads((out / "reproduce.json").read_text())
     finished = {p: p.stat().st_mtime_ns for p in out.glob("seed-*/*/finished.json")}
@@ -102,7 +104,7 @@ def test_results_of_finished_stages(
 ) -> None:
     monkeypatch.setattr(stages, "run_command", write_stage)
     out = tmp_path / "run"
-    words = ["reproduce", "policy", "--out", str(out), "--workers", "1"]
+    words = ["reproduce", "policy", "--out", str(out), "--processes", "1"]
     with console.capture() as first:
         assert main(words) == 0
     results = json.loads((out / "reproduce.json").read_text())
@@ -112,7 +114,7 @@ def test_results_of_finished_stages(
     assert [r["kl"] for r in results["runs"]] == [0, 4, 8, 12] * 2
     kinds = {row.kind for row in read_rows(out / "narrow_prompts", Prompt, "train")}
     assert "fact" in kinds and "unsafe" not in kinds
-    link = out / "seed-2" / "helpfulness_alone" / "safety"
+    link = out / "seed-2" / "reward" / "helpfulness_alone" / "safety"
     assert link.resolve() == (out / "seed-2" / "reward" / "helpfulness").resolve()
     page = (out / "report.html").read_text()
     assert "Figure 8" in page and 'src="http' not in page
@@ -126,7 +128,7 @@ def test_results_of_finished_stages(
 def test_every_stage_is_a_command_line(configs: Path) -> None:
     """Every option is known to the command that it is given to."""
     config = ReproducePolicyCommand(out=Path("my runs"), seeds=2)
-    stages = shared_stages(config) | seed_stages(config)
+    stages = shared_stages(config.out, configs) | seed_stages(config)
     assert len(stages) == 5 + 2 * SEED_STAGES
     for words in stages.values():
         name = next(n for n in COMMANDS if " ".join(words).startswith(n + " "))
@@ -149,15 +151,39 @@ def test_each_seed_has_its_own_models_and_rounds() -> None:
     assert "--pool" not in stages["seed-2/last_round"]
     with_pool = stages["seed-2/all_rounds"]
     assert [w for w in with_pool if "pool" not in w] == stages["seed-2/last_round"]
-    assert option("seed-1/one_model", "--rewards") == "my runs/seed-1/helpfulness_alone"
+    assert option("seed-1/one_model", "--rewards") == "my runs/seed-1/reward/helpfulness_alone"
     assert option("seed-1/penalty", "--train.kl_coef") == "0.01"
+
+
+def test_stages_wait_for_what_they_read(configs: Path) -> None:
+    config = ReproducePolicyCommand(out=Path("my runs"), seeds=2)
+    stages = {n: words for n, words in seed_stages(config).items() if n.startswith("seed-0/")}
+
+    def ready(*done: str) -> set[str]:
+        waiting = [name for name in stages if name.removeprefix("seed-0/") not in done]
+        return {name.removeprefix("seed-0/") for name in _ready(config.out, stages, waiting, [])}
+
+    assert ready() == {"collect"}
+    assert ready("collect") == {"reward"}
+    of_rewards = {
+        *("rejection_sampling", "no_penalty", "penalty", "both_models", "one_model"),
+        *("best_of_n", "sweep_sft"),
+    }
+    assert ready("collect", "reward") == of_rewards
+    rounds = {"ppo", "last_round", "all_rounds"}
+    assert ready("collect", "reward", *of_rewards) == rounds
+    judged = ["collect", "reward", *of_rewards, *rounds]
+    assert ready(*judged) == {"sweep_ppo", "evaluation"}
+    for name in JUDGED:
+        assert "evaluation" not in ready(*(n for n in judged if n != name))
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--seeds", "1"], "seeds is 1; an interval over seeds needs 2 or more"),
-        (["--workers", "0"], "workers is 0"),
+        (["--processes", "0"], "processes is 0; it must be above 0"),
+        (["--processes", "9999"], "processes is 9999; each needs a core, and this machine lends"),
     ],
 )
 def test_wrong_settings(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
