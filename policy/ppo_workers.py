@@ -20,6 +20,7 @@ from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import build_engine, build_frozen
 from rlhf.engine.optim import OptimConfig
 from rlhf.engine.weight_sync import SamplerWeights
+from rlhf.model.documents import without_padding
 from rlhf.model.heads import ScalarModel
 from rlhf.model.init import init_scalar_head, scalar_model_from
 from rlhf.model.logprobs import align_values, predicting
@@ -142,7 +143,10 @@ class PolicyWorker:
         for part in by_length(own.lengths, num_parts(len(rows), self._world_size, size)):
             batch = own.select(part)
             out = module(
-                batch.tokens, batch.response_mask, batch.documents, temperature=self._temperature
+                batch.tokens,
+                batch.response_mask,
+                documents_of(batch),
+                temperature=self._temperature,
             )
             result[part, : batch.tokens.shape[1]] = out.logprobs.cpu()
         return result
@@ -221,7 +225,9 @@ def policy_loss(module: nn.Module, batch: MicroBatch, spec: UpdateSpec) -> tuple
     rows = batch.rows
     assert rows.advantages is not None
     mask = rows.response_mask
-    out = module(rows.tokens, mask, rows.documents, temperature=spec.temperature, with_entropy=True)
+    out = module(
+        rows.tokens, mask, documents_of(rows), temperature=spec.temperature, with_entropy=True
+    )
     log_ratio = torch.where(mask, out.logprobs - rows.logprobs, 0.0)
     ratio = log_ratio.exp()
     surrogate = clipped_policy_loss(ratio, rows.advantages, clip_range=spec.clip_range)
@@ -260,8 +266,13 @@ def value_loss(module: nn.Module, batch: MicroBatch, clip_range: float) -> tuple
 def _values(module: nn.Module, rows: Experience) -> Tensor:
     """[B, T] what a critic expects before each token of the responses; 0 elsewhere."""
     mask = rows.response_mask
-    values = module(rows.tokens, rows.documents, wanted=predicting(mask))
+    values = module(rows.tokens, documents_of(rows), wanted=predicting(mask))
     return torch.where(mask, align_values(values), 0.0)
+
+
+def documents_of(rows: Experience) -> Tensor | None:
+    """What a model is told about padding; see `without_padding`."""
+    return without_padding(rows.lengths, rows.tokens.shape[1])
 
 
 def own_rows(num_rows: int, rank: int, world_size: int) -> Tensor:

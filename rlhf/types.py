@@ -132,12 +132,6 @@ class Experience:
         return replace(self, **chosen)
 
     @property
-    def documents(self) -> Tensor:
-        """[B, T] 0 at the tokens of a row, −1 at its padding, which models then leave out."""
-        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        return torch.where(places < self.lengths[:, None], 0, -1)
-
-    @property
     def num_response_tokens(self) -> int:
         """Sampled tokens of the whole batch."""
         return int(self.response_mask.sum())

@@ -9,6 +9,7 @@ import torch
 from rlhf.actors.group import Seat, WorkerGroup
 from rlhf.generation.generator import generate
 from rlhf.generation.sampling import SamplingConfig
+from rlhf.model.documents import without_padding
 from rlhf.model.heads import LanguageModel
 from rlhf.model.weights import load_language_model
 from rlhf.types import Experience, PromptIds, Rollout
@@ -60,7 +61,7 @@ class GenerateWorker:
             out = self._model(
                 rows.tokens.to(self._device),
                 rows.response_mask.to(self._device),
-                rows.documents.to(self._device),
+                without_padding(rows.lengths.to(self._device), rows.tokens.shape[1]),
                 temperature=request.temperature,
             )
             found += out.logprobs.sum(dim=1).tolist()

@@ -102,6 +102,23 @@ def documents_layout(
     return Layout(places, positions, groups, _slots(torch.cat(tokens), torch.cat(padding), index))
 
 
+def without_padding(lengths: Tensor, width: int) -> Tensor | None:
+    """[B, width] documents for `documents_layout`: one per row, its padding outside.
+
+    Args:
+        lengths: [B] real tokens at the left of each row.
+        width: of the rows.
+
+    Returns:
+        None, for every row as it is, where nearly all of it is real: what padding there is costs
+        less than moving the tokens together.
+    """
+    if int(lengths.sum()) > NEARLY_ALL * len(lengths) * width:
+        return None
+    places = torch.arange(width, device=lengths.device)
+    return torch.where(places < lengths[:, None], 0, -1)
+
+
 def rows_read(layout: Layout, wanted: Tensor) -> Tensor | None:
     """Which of the N tokens are read behind the last layer; None where nearly all of them are.
 

@@ -97,7 +97,9 @@ class Transformer(nn.Module):
         if documents is None:
             layout = rows_layout(len(tokens), tokens.shape[1], tokens.device)
         else:
-            layout = documents_layout(documents, branches, self.embed_tokens.weight.dtype)
+            # Not looked at without need: ZeRO-3 would gather the weight on this rank alone.
+            dtype = torch.float32 if branches is None else self.embed_tokens.weight.dtype
+            layout = documents_layout(documents, branches, dtype)
         cos, sin = rope_tables(layout.positions[:, None], self.frequencies)
         shared = AttentionInputs(cos, sin, layout)
         real = tokens.flatten() if layout.places is None else tokens.flatten()[layout.places]

@@ -30,10 +30,14 @@ MICRO_BATCH = 2
 def experience() -> Experience:
     """Five rows: rank 0 has three and needs two passes, rank 1 has two, which one would hold.
 
-    Prompts are long, so that the last layer computes half of the positions.
+    Prompts are long, so that the last layer computes half of the positions. One row of rank 0 is
+    short, so that it alone leaves padding out.
     """
     tokens = torch.randint(3, 512, (5, 64), generator=torch.Generator().manual_seed(0))
-    return made_up.experience(tokens, 56)
+    rows = made_up.experience(tokens, 32)
+    lengths = torch.tensor([36, 64, 64, 64, 64])
+    real = torch.arange(64) < lengths[:, None]
+    return rows.with_(lengths=lengths, response_mask=rows.response_mask & real)
 
 
 def answers(directory: Path, engine: EngineConfig, rank: Rank) -> dict[str, Tensor]:

@@ -220,7 +220,7 @@ def nats_as_nanogpt_counts(model: LanguageModel, ids: list[int]) -> float:
 
 
 @pytest.mark.slow  # one and a half minutes on two cores: the whole of nanoGPT's run
-@pytest.mark.timeout(1200)  # five on cores that others share
+@pytest.mark.timeout(1200)  # five minutes on cores that others share
 def test_shakespeare_is_learned_as_well_as_by_nanogpt(characters: Path, tmp_path: Path) -> None:
     config = ROOT / "configs" / "tiny" / "shakespeare.yaml"
     words = ["pretrain", "--config", str(config), "--corpus", str(SHAKESPEARE)]

@@ -146,6 +146,23 @@ def test_order_of_the_sequences_is_kept(
     assert score_with(worker, []) == []
 
 
+def test_equal_sequences_are_scored_once(
+    run: Path, sequences: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whichever worker, and have the same score to the last bit."""
+    rows: list[list[int]] = []
+
+    def score(self: ScoreWorker, part: Sequence[Sequence[int]]) -> list[float]:
+        rows.extend(map(list, part))
+        return [float(sum(ids)) for ids in part]
+
+    monkeypatch.setattr(ScoreWorker, "score", score)
+    ranks: Any = Ranks(2, model_directory(run, "helpfulness"))
+    repeated = [sequences[i] for i in (0, 1, 0, 2, 2, 0)]
+    assert score_with(ranks, repeated) == [float(sum(ids)) for ids in repeated]
+    assert sorted(rows) == sorted(sequences[:3])
+
+
 @pytest.mark.parametrize("size", [2, 3, 30])  # 30: some ranks have nothing to do
 def test_any_number_of_workers(
     run: Path, worker: LocalGroup[ScoreWorker], sequences: list[list[int]], size: int

@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from rlhf.model.config import ModelConfig
-from rlhf.model.documents import Layout, documents_layout
+from rlhf.model.documents import Layout, documents_layout, without_padding
 from rlhf.model.init import init_language_model
 from rlhf.model.transformer import Transformer
 
@@ -149,3 +149,30 @@ def _states_and_gradient(
         states = states * (documents >= 0)[..., None]
     (states * weights).square().sum().backward()
     return states.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
+
+
+def test_rows_are_documents_where_much_is_padding() -> None:
+    documents = without_padding(torch.tensor([4, 1]), 4)
+    assert documents is not None
+    assert documents.tolist() == [[0, 0, 0, 0], [0, -1, -1, -1]]
+    assert without_padding(torch.tensor([10, 9]), 10) is None  # 95 %: as they are
+    assert without_padding(torch.tensor([10, 8]), 10) is not None  # 90 %
+
+
+def test_padding_that_is_left_out_changes_nothing() -> None:
+    """Neither states nor gradients, for lengths of several groups."""
+    model = init_language_model(SHAPE, seed=0).model
+    torch.manual_seed(1)
+    lengths = torch.tensor([20, 3, 11, 17, 1, 8])
+    tokens = torch.randint(0, 50, (6, 20))
+    real = torch.arange(20) < lengths[:, None]
+    coefficients = torch.randn(6, 20, SHAPE.dim) * real[..., None]
+    found = []
+    for documents in (None, without_padding(lengths, 20)):
+        model.zero_grad()
+        states = model(tokens, documents)
+        (states * coefficients).sum().backward()
+        gradients = [weight.grad.clone() for weight in model.parameters()]
+        found.append((states[real].detach(), *gradients))
+    for plain, packed in zip(*found, strict=True):
+        assert_close(packed, plain, rtol=1e-4, atol=1e-5)
