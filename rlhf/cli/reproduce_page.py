@@ -47,7 +47,7 @@ def figure(measure: Mapping[str, Any]) -> str:
     scale = 100 if measure["unit"] == "points" else 1
     ends = (measure[name] for name in ("mean", "low", "high"))
     found = Interval(*(None if end is None else scale * end for end in ends))  # type: ignore[arg-type]
-    bound = f" (claim: > {scale * measure['above']:.0f})" if measure["above"] else ""
+    bound = f" (claim: > {scale * measure['above']:g})" if measure["above"] else ""
     return f"{found}{bound}"
 
 
