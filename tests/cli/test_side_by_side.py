@@ -16,7 +16,12 @@ import pytest
 from data.errors import ConfigError
 from rlhf.cli import side_by_side
 from rlhf.cli.main import command_module
-from rlhf.cli.side_by_side import StageFailed, check_processes, run_side_by_side
+from rlhf.cli.side_by_side import (
+    StageFailed,
+    check_processes,
+    ready_stages,
+    run_side_by_side,
+)
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 several = pytest.mark.skipif(len(CORES) < 2, reason="one core: stages run one after the other")
@@ -36,7 +41,7 @@ def tokenizer(world: Path) -> list[str]:
 def ready(out: Path, stages: Mapping[str, str], done: Sequence[str] = ()) -> list[str]:
     split = {name: words.format(out=out).split() for name, words in stages.items()}
     waiting = [name for name in stages if name not in done]
-    return side_by_side._ready(out, split, waiting, [])
+    return ready_stages(out, split, waiting, [])
 
 
 def test_a_stage_waits_for_what_its_command_reads() -> None:
@@ -54,6 +59,7 @@ def test_a_stage_waits_for_what_its_command_reads() -> None:
     assert ready(out, stages, [*done, "seed-0/ppo"]) == ["seed-0/ppo_2", "seed-1/collect"]
 
 
+@several
 def test_stages_that_wait_for_one_another() -> None:
     stages = {"a": ["ppo", "--model", "runs/some/b"], "b": ["ppo", "--model", "runs/some/a"]}
     with pytest.raises(AssertionError, match="these stages wait for one another: a, b"):
@@ -110,6 +116,7 @@ def test_a_failure_is_told_and_interrupts_the_others(tmp_path: Path) -> None:
 
 
 @several
+@pytest.mark.slow  # starts a process that imports torch, as the next one does
 def test_a_killed_stage_is_told(tmp_path: Path) -> None:
     with start(tmp_path) as (parent, stages):
         stages[0].kill()

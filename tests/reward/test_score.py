@@ -149,7 +149,7 @@ def test_order_of_the_sequences_is_kept(
 def test_equal_sequences_are_scored_once(
     run: Path, sequences: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By whichever worker, and have the same score to the last bit."""
+    """By whichever worker."""
     rows: list[list[int]] = []
 
     def score(self: ScoreWorker, part: Sequence[Sequence[int]]) -> list[float]:
