@@ -101,7 +101,7 @@ def test_gold_needs_no_reward_models(micro_run: MicroRun, tmp_path: Path) -> Non
     settings = yaml.safe_load((before / "config.yaml").read_text())
     settings |= {"rewards": None, "ppo_runs": {}, "out": str(tmp_path / "out")}
     settings["placement"] = {"workers": 1, "ray": False}
-    (tmp_path / "without.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "without.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     assert main(["evaluate", "gold", "--config", str(tmp_path / "without.yaml")]) == 0
     one, other = (pd.read_parquet(out / "samples.parquet") for out in (before, tmp_path / "out"))
     scores = ["helpfulness_score", "safety_score", "combined_score"]
