@@ -59,7 +59,9 @@ def ray_session() -> Iterator[None]:
             else "Ray cannot start"
         )
         remedy = (
-            "unset it to use this machine alone" if address else "check memory, /tmp and the ports"
+            "unset it to use this machine alone"
+            if address
+            else "check memory, /tmp and the ports, or try again when the machine is less busy"
         )
         raise WorkerError(f"{what}: {reason}; {remedy}") from error
     try:
