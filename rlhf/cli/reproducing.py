@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import ConfigError
-from rlhf.actors.placement import Placement
+from data.errors import ConfigError, require_positive
 from rlhf.cli.quickstart import ON_THE_DRIVER
 from rlhf.cli.quickstart import STAGES as QUICKSTART
 from rlhf.cli.side_by_side import check_processes
-from rlhf.cli.stages import placed, run_stages
+from rlhf.cli.stages import placed, placement_of, run_stages
 
 SHARED = ("world", "tokenizer", "pretrain", "sft", "variant")
 """Stages of the quickstart that all seeds share."""
-IN_PROCESS = Placement(ray=False)
+IN_PROCESS = placement_of(1)
 """Of every stage: the models are too small to gain by Ray and DeepSpeed."""
 
 
@@ -30,7 +29,9 @@ class SeedsConfig:
     def __post_init__(self) -> None:
         if self.seeds < 2:
             raise ConfigError(f"seeds is {self.seeds}; an interval over seeds needs 2 or more")
-        check_processes(self.processes)
+        if self.processes is not None:
+            require_positive(self, "processes")
+            check_processes(self.processes)
 
 
 def run_shared_stages(out: Path, configs: Path) -> None:

@@ -20,9 +20,9 @@ from threading import Thread
 import torch
 
 from data.errors import ConfigError, UserError
-from rlhf.actors.placement import Placement, usable_cores
+from rlhf.actors.placement import usable_cores
 from rlhf.cli.main import command_module, main
-from rlhf.cli.stages import is_finished, run_stages
+from rlhf.cli.stages import is_finished, placement_of, run_stages
 from rlhf.run import console, progress, reopen_console
 
 MOST_PROCESSES = 8
@@ -42,16 +42,12 @@ class _Running:
     since: float
 
 
-def check_processes(processes: int | None) -> None:
+def check_processes(processes: int) -> None:
     """For a config's `__post_init__`.
 
     Raises:
-        ConfigError: fewer than one, or more than can be.
+        ConfigError: more than this machine can run at once.
     """
-    if processes is None:
-        return
-    if processes < 1:
-        raise ConfigError(f"processes is {processes}; it must be above 0")
     if processes > 1 and not _can_choose_cores():
         raise ConfigError(
             f"processes is {processes}; this system does not let a process choose its cores, so "
@@ -86,7 +82,7 @@ def run_side_by_side(
     """
     shares = _shares_of_cores(processes)
     if len(shares) == 1:
-        run_stages(out, stages, Placement(ray=False))
+        run_stages(out, stages, placement_of(1))
         return
     waiting = [name for name in stages if not is_finished(out / name)]
     running: dict[str, _Running] = {}

@@ -16,12 +16,8 @@ import pytest
 from data.errors import ConfigError
 from rlhf.cli import side_by_side
 from rlhf.cli.main import command_module
-from rlhf.cli.side_by_side import (
-    StageFailed,
-    check_processes,
-    ready_stages,
-    run_side_by_side,
-)
+from rlhf.cli.reproducing import SeedsConfig
+from rlhf.cli.side_by_side import StageFailed, ready_stages, run_side_by_side
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 several = pytest.mark.skipif(len(CORES) < 2, reason="one core: stages run one after the other")
@@ -81,10 +77,10 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processes_where_none_can_choose_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    check_processes(None)
-    check_processes(1)
+    assert SeedsConfig().processes is None
+    assert SeedsConfig(processes=1).processes == 1
     with pytest.raises(ConfigError, match="this system does not let a process choose its cores"):
-        check_processes(2)
+        SeedsConfig(processes=2)
 
 
 def test_a_command_is_found_by_its_first_words() -> None:

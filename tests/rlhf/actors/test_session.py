@@ -121,7 +121,10 @@ def test_a_submitted_job_joins_its_cluster(
 @pytest.mark.usefixtures("no_ray")
 def test_why_ray_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", Init(RuntimeError("no\n   space left")))
-    reason = "^Ray cannot start: no space left; check memory, /tmp and the ports, or try again"
+    reason = (
+        "^Ray cannot start: no space left; check memory, /tmp and the ports, or try again when the "
+        "machine is less busy$"
+    )
     with pytest.raises(WorkerError, match=reason), ray_session():
         pass
 
