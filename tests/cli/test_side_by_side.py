@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import active_children
 from pathlib import Path
 
 import psutil
@@ -102,22 +103,25 @@ def test_stages_run_to_their_end_and_are_kept(tmp_path: Path) -> None:
 
 
 @several
-def test_a_failure_is_told_and_interrupts_the_others(tmp_path: Path) -> None:
+def test_a_failure_is_told_and_ends_the_others(tmp_path: Path) -> None:
+    """Also one that has not come as far as its log."""
     stages = {"long": LONG, "fails": tokenizer(tmp_path / "nowhere")}
     why = r"fails' did not finish: rlhf tokenizer train: error: .*nowhere.*fails\.log"
     with pytest.raises(StageFailed, match=why):
         run_side_by_side(tmp_path, stages, 2)
-    assert "interrupted" in (tmp_path / "long.log").read_text()
+    assert not active_children()
     assert not (tmp_path / "long" / "finished.json").exists()
 
 
 @several
 @pytest.mark.slow  # starts a process that imports torch, as the next one does
-def test_a_killed_stage_is_told(tmp_path: Path) -> None:
+def test_a_killed_stage_is_told_and_interrupts_the_others(tmp_path: Path) -> None:
     with start(tmp_path) as (parent, stages):
         stages[0].kill()
         _, told = parent.communicate(timeout=60)
     assert "did not finish: it was killed, perhaps for want of memory" in told
+    logs = [(tmp_path / f"{name}.log").read_text() for name in "ab"]
+    assert ["interrupted" in log for log in logs].count(True) == 1
 
 
 SCRIPT = """
