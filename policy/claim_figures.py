@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from policy.best_of_n import expected_maxima, gold_of_best, sizes
+from policy.best_of_n import gold_of_best, sizes
 from policy.evaluation.gold import TIE_MARGIN
 from policy.evaluation.win_rate import win_rate
 
@@ -69,13 +69,19 @@ def peak(places: Sequence[float], values: Sequence[float]) -> float:
     return places[best] + step * 0.5 * (left - right) / (left - 2 * middle + right)
 
 
-def best_temperature(sweep: pd.DataFrame, n: int) -> float:
-    """At or between those of a sweep, the one whose best of n scores highest."""
-    maxima = {
-        float(temperature): float(expected_maxima(table_of(own, "combined_score"), n).mean())
+def best_temperature(sweep: pd.DataFrame, n: int, value: str = "combined_score") -> float:
+    """At or between those of a sweep, the one whose best of n by combined score is worth most.
+
+    Args:
+        sweep: K samples per prompt at every `temperature`.
+        n: 1 to K.
+        value: column of what the best is worth; by default what it scores.
+    """
+    worth = {
+        float(temperature): value_of_best(own, "combined_score", value, n)
         for temperature, own in sweep.groupby("temperature")
     }
-    return peak(list(maxima), list(maxima.values()))
+    return peak(list(worth), list(worth.values()))
 
 
 def straightness(places: Sequence[float], values: Sequence[float]) -> float:

@@ -133,16 +133,21 @@ def _best_of_n(seeds: Sequence[Answers]) -> Claim:
 
 
 def _temperature(seeds: Sequence[Answers]) -> Claim:
-    def best(seed: Answers, policy: str) -> float:
-        return best_temperature(seed.sweeps[policy], BEST_OF)
+    def best(policy: str, value: str = BOTH) -> Figure:
+        return lambda s: best_temperature(s.sweeps[policy], BEST_OF, value)
+
+    def rise(s: Answers) -> float:
+        return best(PPO)(s) - best(SFT)(s)
 
     return Claim(
         sentence=f"After RLHF the best of {BEST_OF} scores highest at a higher temperature.",
         source="Figure 8",
         measures=(
-            _measure(seeds, "PPO − SFT", lambda s: best(s, PPO) - best(s, SFT), 0, "coefficient"),
-            _measure(seeds, "PPO", lambda s: best(s, PPO), None, "coefficient"),
-            _measure(seeds, "SFT", lambda s: best(s, SFT), None, "coefficient"),
+            _measure(seeds, "PPO − SFT", rise, 0, "coefficient"),
+            _measure(seeds, "PPO", best(PPO), None, "coefficient"),
+            _measure(seeds, "SFT", best(SFT), None, "coefficient"),
+            _measure(seeds, "PPO, best by gold", best(PPO, "gold_score"), None, "coefficient"),
+            _measure(seeds, "SFT, best by gold", best(SFT, "gold_score"), None, "coefficient"),
         ),
     )
 

@@ -15,6 +15,7 @@ from data.schemas import Prompt
 from data.simulation.publish import WorldSize, write_world
 from rlhf.cli import reproduce_policy, stages
 from rlhf.cli.main import COMMANDS, main
+from rlhf.cli.quickstart import configs_directory
 from rlhf.cli.reproduce_policy import JUDGED, ReproducePolicyCommand, seed_stages
 from rlhf.cli.reproducing import shared_stages
 from rlhf.cli.side_by_side import ready_stages
@@ -178,6 +179,19 @@ def test_stages_wait_for_what_they_read(configs: Path) -> None:
     assert ready(*judged) == {"sweep_ppo", "evaluation"}
     for name in JUDGED:
         assert "evaluation" not in ready(*(n for n in judged if n != name))
+
+
+def test_the_sweep_has_what_the_claims_read() -> None:
+    """Equal steps for the parabola, and PPO's gold score as `best_of_n` samples."""
+    read = [
+        yaml.safe_load((configs_directory() / f"{name}.yaml").read_text())
+        for name in ("sweep", "best_of_n")
+    ]
+    temperatures = read[0]["temperatures"]
+    steps = np.diff(temperatures)
+    assert steps == pytest.approx(np.full(len(steps), steps[0]))
+    assert read[1]["temperatures"] == [1.0] and 1.0 in temperatures
+    assert read[0]["num_prompts"] == read[1]["num_prompts"]
 
 
 @pytest.mark.parametrize(

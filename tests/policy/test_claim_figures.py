@@ -98,6 +98,14 @@ def test_best_temperature_is_that_of_the_best_of_n() -> None:
     assert best_temperature(sweep, 1) == 0.5  # means 2, 2, 1: of equals the colder
 
 
+def test_the_best_temperature_by_gold_may_be_another() -> None:
+    """The score chooses the second of two, which is worth less the warmer it was sampled."""
+    golds = {0.5: [0.0, 0.7], 1.0: [0.0, 0.6], 1.5: [0.9, 0.1]}
+    sweep = pd.concat([samples([[0, t]], [own]).assign(temperature=t) for t, own in golds.items()])
+    assert best_temperature(sweep, 2) == 1.5
+    assert best_temperature(sweep, 2, "gold_score") == 0.5
+
+
 def test_straightness() -> None:
     assert straightness([0, 1, 2], [5, 3, 1]) == pytest.approx(1)
     # 0 0 1 over 0 1 2: covariance 1/3, variances 2/3 and 2/9, so r² = (1/9) / (4/27) = 3/4

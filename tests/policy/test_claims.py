@@ -41,9 +41,12 @@ def with_unsafe(harmless: pd.DataFrame, right: str = "combined_score") -> pd.Dat
 
 
 def sweep(best: float) -> pd.DataFrame:
-    """Scores spread most at one of three temperatures."""
+    """Scores spread most at one of three temperatures; gold scores fall with warmth, from 0.6."""
     return pd.concat(
-        [sampled(2 - abs(t - best), [0.5] * 16).assign(temperature=t) for t in (0.8, 1.0, 1.2)]
+        [
+            sampled(2 - abs(t - best), [1 - t / 2] * 16).assign(temperature=t)
+            for t in (0.8, 1.0, 1.2)
+        ]
     )
 
 
@@ -97,7 +100,7 @@ def test_all_claims_hold_where_they_are_true(as_in_the_papers: Answers) -> None:
     best, warmer, beats, rounds, safety, over, equal = (
         [measure.interval.mean for measure in claim.measures] for claim in claims
     )
-    assert warmer == pytest.approx([0.2, 1.0, 0.8])
+    assert warmer == pytest.approx([0.2, 1.0, 0.8, 0.8, 0.8])
     assert beats[:2] == [1.0, 1.0]  # nothing is lost, to RS or to SFT
     # (6 · 0.6 + 9) / 16 for PPO, (6 · 0.5 + 8) / 16 for RS, (6 · 0.4 + 4) / 16 for SFT
     assert beats[2:] == pytest.approx([0.4, 0.6875, 0.7875])
