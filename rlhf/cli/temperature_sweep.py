@@ -178,7 +178,13 @@ def _lead(compared: dict[str, Any]) -> str | None:
     if lead["runner_up"] is None:
         return None
     verdict = "either will do" if lead["low"] <= 0 else "the lead is more than chance"
-    return (
+    told = (
         f"{lead['temperature']:g} leads {lead['runner_up']:g} by {lead['difference']:.2f} "
         f"[{lead['low']:.2f}, {lead['high']:.2f}], paired by prompt: {verdict}"
     )
+    if lead["temperature"] == max(p["temperature"] for p in compared["temperature_curves"]):
+        told += (
+            ". It is the warmest of the sweep: read its best samples before a round uses it, for "
+            "reward models can like what they have never seen"
+        )
+    return told

@@ -173,8 +173,9 @@ def test_a_sweep_names_the_temperature_that_a_round_then_takes(
     by_hand = table.groupby(["temperature", "prompt_id"]).combined_score.max()
     assert maxima[best] == pytest.approx(by_hand[best].mean(), abs=1e-6)
     assert all((sweep / f"{n}.svg").stat().st_size for n in ("best_of_n", "scores", "diversity"))
-    told = capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
     assert f"{best:g} (best)" in told
+    assert ("It is the warmest of the sweep: read its best samples" in told) is (best == 3.0)
     lead = found["against_runner_up"]
     assert f"{best:g} leads {lead['runner_up']:g} by {lead['difference']:.2f}" in told
     rejection_sampling.main(words(tmp_path / "run", *train(), "--sweep", str(sweep)))
