@@ -214,7 +214,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     """One line for the person at the keyboard, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         message = (
-            "interrupted; the same command continues from its last checkpoint or finished part"
+            "interrupted; the same command continues from its last checkpoint or finished part, "
+            "and begins anew where there is neither"
         )
         return message, EXIT_INTERRUPTED
     if isinstance(error, UserError):

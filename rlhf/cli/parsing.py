@@ -217,6 +217,8 @@ def _one_line(message: str, known: Sequence[str]) -> str:
         name = f"{match['group']}.{match['option']}"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0].removesuffix('_')!r}?" if near else "--help lists the known keys"
+    if name in known and not name.endswith("_"):  # a positional one
+        hint = f"give it without '--{name}'"
     return f"unknown key {name!r}; {hint}"
 
 

@@ -112,6 +112,7 @@ def test_import_says_what_is_wrong(
         ([hh_files[0], *out, "--test", "0.9", "--validation", "0.1"], "try 0.1 and 0.2"),
         ([hh_files[0], *out, "--tokenizer", "nowhere"], "no tokenizer at 'nowhere'"),
         ([hh_files[0], *out, "--tests", "0.9"], "unknown key 'tests'; did you mean 'test'?"),
+        (["--files", hh_files[0], *out], "unknown key 'files'; give it without '--files'"),
         ([hh_files[0], "--out", tmp_path], "is not empty and no dataset of this import"),
     ]
     for words, message in cases:
