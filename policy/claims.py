@@ -71,7 +71,9 @@ class Answers:
     def ppo_gold(self) -> float:
         """Gold score of PPO on the prompts of `best_of`."""
         sweep = self.sweeps[PPO]
-        return gold_score(sweep[sweep["temperature"] == 1])
+        as_best_of = sweep[sweep["temperature"] == 1]
+        assert not as_best_of.empty, "the sweep lacks temperature 1"
+        return gold_score(as_best_of)
 
 
 Figure = Callable[[Answers], float]

@@ -231,6 +231,7 @@ def _interrupted_on_the_way_out(running: Mapping[str, _Running]) -> Iterator[Non
         for stage in running.values():
             stage.process.join(max(0.0, deadline - time.monotonic()))
             stage.process.kill()
+            stage.process.join()
 
 
 def _log_of(directory: Path) -> Path:

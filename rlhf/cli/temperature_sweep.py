@@ -184,7 +184,7 @@ def _lead(compared: dict[str, Any]) -> str | None:
     )
     if lead["temperature"] == max(p["temperature"] for p in compared["temperature_curves"]):
         told += (
-            ". It is the warmest of the sweep: read its best samples before a round uses it, for "
-            "reward models can like what they have never seen"
+            f". {lead['temperature']:g} is the warmest of the sweep: read its best samples before "
+            "a round uses it, for reward models can like what they have never seen"
         )
     return told

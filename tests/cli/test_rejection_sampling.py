@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,6 +15,7 @@ from data.dataset import publish, read_rows
 from data.errors import ConfigError, DataError
 from data.schemas import DOMAINS, Demonstration, Message, Prompt
 from policy import scored_samples
+from policy.best_of_n import compare_temperatures
 from policy.samples import read_samples, write_samples
 from reward.score import model_directory
 from rlhf.cli import rejection_sampling, temperature_sweep
@@ -175,12 +177,21 @@ def test_a_sweep_names_the_temperature_that_a_round_then_takes(
     assert all((sweep / f"{n}.svg").stat().st_size for n in ("best_of_n", "scores", "diversity"))
     told = " ".join(capsys.readouterr().err.split())
     assert f"{best:g} (best)" in told
-    assert ("It is the warmest of the sweep: read its best samples" in told) is (best == 3.0)
     lead = found["against_runner_up"]
     assert f"{best:g} leads {lead['runner_up']:g} by {lead['difference']:.2f}" in told
     rejection_sampling.main(words(tmp_path / "run", *train(), "--sweep", str(sweep)))
     taken = {r["temperature"] for r in read_samples(tmp_path / "run" / "samples.parquet")}
     assert taken == {best}
+
+
+@pytest.mark.parametrize(("best", "warned"), [(1.0, False), (1.5, True)])
+def test_the_warmest_of_a_sweep_is_told(best: float, warned: bool) -> None:
+    rng = np.random.default_rng(0)
+    noise, responses = rng.normal(size=(6, 4)), [[[1, 2]] * 4] * 6
+    tables = {t: noise + (t == best) for t in (0.5, 1.0, 1.5)}
+    told = temperature_sweep._lead(compare_temperatures(tables, dict.fromkeys(tables, responses)))
+    assert told is not None and f"{best:g} leads" in told
+    assert (f"{best:g} is the warmest of the sweep: read its best samples" in told) is warned
 
 
 def test_several_temperatures_in_one_round(words: Words, tmp_path: Path) -> None:

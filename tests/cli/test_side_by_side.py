@@ -104,17 +104,18 @@ def test_stages_run_to_their_end_and_are_kept(tmp_path: Path) -> None:
 
 @several
 def test_a_failure_is_told_and_ends_the_others(tmp_path: Path) -> None:
-    """Also one that has not come as far as its log."""
+    """Also one that may not have come as far as its log."""
+    before = active_children()
     stages = {"long": LONG, "fails": tokenizer(tmp_path / "nowhere")}
     why = r"fails' did not finish: rlhf tokenizer train: error: .*nowhere.*fails\.log"
     with pytest.raises(StageFailed, match=why):
         run_side_by_side(tmp_path, stages, 2)
-    assert not active_children()
+    assert set(active_children()) <= set(before)
     assert not (tmp_path / "long" / "finished.json").exists()
 
 
 @several
-@pytest.mark.slow  # starts a process that imports torch, as the next one does
+@pytest.mark.slow  # starts a process that imports torch; the last test, too, is of such a one
 def test_a_killed_stage_is_told_and_interrupts_the_others(tmp_path: Path) -> None:
     with start(tmp_path) as (parent, stages):
         stages[0].kill()

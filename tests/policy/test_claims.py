@@ -40,11 +40,12 @@ def with_unsafe(harmless: pd.DataFrame, right: str = "combined_score") -> pd.Dat
     return pd.concat([harmless, unsafe.assign(**{name: -unsafe[name] for name in wrong})])
 
 
-def sweep(best: float) -> pd.DataFrame:
-    """Scores spread most at one of three temperatures; gold scores fall with warmth, from 0.6."""
+def sweep(best: float, by_gold: float) -> pd.DataFrame:
+    """Scores spread most at one of three temperatures; gold scores, ½ at 1, rise up to another."""
+    slope = 1 if by_gold > 1 else -1
     return pd.concat(
         [
-            sampled(2 - abs(t - best), [1 - t / 2] * 16).assign(temperature=t)
+            sampled(2 - abs(t - best), [0.5 + slope * (t - 1)] * 16).assign(temperature=t)
             for t in (0.8, 1.0, 1.2)
         ]
     )
@@ -72,7 +73,7 @@ def as_in_the_papers() -> Answers:
     """A seed in which every claim is true."""
     return Answers(
         best_of=with_unsafe(sampled(1.0, np.linspace(0.2, 0.9, 16).tolist())),
-        sweeps={SFT: sweep(0.8), PPO: sweep(1.0)},
+        sweeps={SFT: sweep(0.8, by_gold=1.2), PPO: sweep(1.0, by_gold=0.8)},
         held_out={
             SFT: held_out(0.4, 6),
             RS: held_out(0.5, 2),
@@ -100,7 +101,7 @@ def test_all_claims_hold_where_they_are_true(as_in_the_papers: Answers) -> None:
     best, warmer, beats, rounds, safety, over, equal = (
         [measure.interval.mean for measure in claim.measures] for claim in claims
     )
-    assert warmer == pytest.approx([0.2, 1.0, 0.8, 0.8, 0.8])
+    assert warmer == pytest.approx([0.2, 1.0, 0.8, 0.8, 1.2])
     assert beats[:2] == [1.0, 1.0]  # nothing is lost, to RS or to SFT
     # (6 · 0.6 + 9) / 16 for PPO, (6 · 0.5 + 8) / 16 for RS, (6 · 0.4 + 4) / 16 for SFT
     assert beats[2:] == pytest.approx([0.4, 0.6875, 0.7875])
@@ -134,7 +135,7 @@ def test_a_claim_fails_where_policies_do(
 
 
 def test_claims_about_samples_fail(as_in_the_papers: Answers) -> None:
-    cooler = {SFT: sweep(1.2), PPO: sweep(1.0)}
+    cooler = {SFT: sweep(1.2, by_gold=1.2), PPO: sweep(1.0, by_gold=0.8)}
     assert verdicts(replace(as_in_the_papers, sweeps=cooler))[1] == "does not hold"
     blind = with_unsafe(sampled(1.0), right="helpfulness_score")
     assert verdicts(replace(as_in_the_papers, best_of=blind))[4] == "does not hold"
