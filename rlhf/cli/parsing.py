@@ -215,10 +215,10 @@ def _one_line(message: str, known: Sequence[str]) -> str:
     name = match["flag"] or match["key"] or match["bare"]
     if match["group"]:
         name = f"{match['group']}.{match['option']}"
+    if match["flag"] and name in known and not name.endswith("_"):  # a positional one
+        return f"unknown key {name!r}; give it without '--{name}'"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0].removesuffix('_')!r}?" if near else "--help lists the known keys"
-    if name in known and not name.endswith("_"):  # a positional one
-        hint = f"give it without '--{name}'"
     return f"unknown key {name!r}; {hint}"
 
 
