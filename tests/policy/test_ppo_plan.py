@@ -81,7 +81,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return Normalised.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call, no-any-return]
 
     monkeypatch.setattr(RMSNorm, "forward", forward)
-    monkeypatch.setattr(linear, "_by_onednn", lambda x, weight: False)
+    monkeypatch.setattr(linear, "_suits_onednn", lambda x, weight: False)
     monkeypatch.setattr(kernels, "usable", lambda *tensors: False)
 
 

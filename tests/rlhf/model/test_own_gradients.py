@@ -1,16 +1,24 @@
 """Operations with a backward pass of their own, against torch's automatic one."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from rlhf.model import linear as products
 from rlhf.model.documents import documents_layout
 from rlhf.model.linear import ROWS_AT_A_TIME, linear, packed
 from rlhf.model.logprobs import token_logprobs
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
+
+
+@pytest.fixture(params=["MKL", "oneDNN"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products by the library for Intel's processors, and by the one for all others."""
+    monkeypatch.setattr(products, "_prefers_mkl", lambda: request.param == "MKL")
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -23,6 +31,7 @@ def gradients(result: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad((result * weights).sum(), inputs)
 
 
+@pytest.mark.usefixtures("library")
 def test_product() -> None:
     """More rows than are multiplied at a time, in a batch of rows."""
     x, weight = normal(3, ROWS_AT_A_TIME // 2, 24), normal(40, 24, seed=1)
@@ -32,11 +41,13 @@ def test_product() -> None:
         assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("library")
 def test_product_without_gradients_of_the_input() -> None:
     x, weight = normal(5, 8).detach(), normal(6, 8, seed=1)
     assert_close(gradients(linear(x, weight), weight), gradients(F.linear(x, weight), weight))
 
 
+@pytest.mark.usefixtures("library")
 def test_product_of_no_rows() -> None:
     x, weight = normal(0, 8), normal(6, 8, seed=1)
     result = linear(x, weight)
@@ -44,6 +55,7 @@ def test_product_of_no_rows() -> None:
     assert_close(torch.autograd.grad(result.sum(), weight)[0], torch.zeros(6, 8))
 
 
+@pytest.mark.usefixtures("library")
 @torch.no_grad()
 def test_product_with_a_packed_weight() -> None:
     """Packed for 16 rows; other numbers of rows, as prompts bring them, work as well."""
