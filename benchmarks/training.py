@@ -40,7 +40,7 @@ from rlhf.engine.optim import OptimConfig, build_adamw
 from rlhf.engine.torch_engine import TorchEngine
 from rlhf.model.attention import attend
 from rlhf.model.config import ModelConfig
-from rlhf.model.documents import Group, Layout
+from rlhf.model.documents import Layout
 from rlhf.model.init import init_language_model
 from rlhf.model.linear import linear
 from rlhf.model.weights import save_model
@@ -166,8 +166,8 @@ class Work:
 
     products: list[tuple[torch.Size, Tensor]]
     """Shape of x, and the weight, of each x · weightᵀ; the head's come in its chunks."""
-    attentions: list[tuple[Group, list[int], int]]
-    """Documents that attend as one batch, widths of queries, keys and values, width of a head."""
+    attentions: list[tuple[Layout, list[torch.Size], int]]
+    """Documents, shapes of queries, keys and values, width of a head."""
 
 
 def recorded_work(task: LanguageTask, model: nn.Module, steps: int) -> Work:
@@ -180,8 +180,7 @@ def recorded_work(task: LanguageTask, model: nn.Module, steps: int) -> Work:
         return linear(x, weight, added)
 
     def watched_attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, head_dim: int) -> Tensor:
-        widths = [x.shape[1] for x in (q, k, v)]
-        work.attentions.extend((group, widths, head_dim) for group in layout.groups)
+        work.attentions.append((layout, [x.shape for x in (q, k, v)], head_dim))
         return attend(q, k, v, layout, head_dim)
 
     with (
@@ -217,10 +216,8 @@ def floor(task: LanguageTask, steps: int) -> Callable[[], object]:
     def run() -> None:
         for shape, weight in work.products:
             _there_and_back(linear, noise(0, shape), weight)
-        for group, widths, head_dim in work.attentions:
-            layout = Layout(None, torch.empty(0), [group], None)  # in their slots already
-            slots = group.documents * group.length
-            inputs = [noise(place, (slots, width)) for place, width in enumerate(widths)]
+        for layout, shapes, head_dim in work.attentions:
+            inputs = [noise(place, shape) for place, shape in enumerate(shapes)]
             _there_and_back(partial(attend, layout=layout, head_dim=head_dim), *inputs)
 
     return run

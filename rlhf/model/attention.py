@@ -52,6 +52,8 @@ class Attention(nn.Module):
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, head_dim: int) -> Tensor:
     """[N, H · D] from queries [N, H · D], and keys and values of as many or fewer heads."""
+    if _fuses(layout, head_dim, queries, keys, values):
+        return _Attend.apply(queries, keys, values, layout.spans, head_dim)  # type: ignore[no-untyped-call]
     if layout.slots is not None:
         queries, keys, values = map(layout.slots.spread, (queries, keys, values))
     sizes = [group.documents * group.length for group in layout.groups]
@@ -64,12 +66,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, head_d
     return joined if layout.slots is None else layout.slots.collect(joined)
 
 
+def _fuses(layout: Layout, head_dim: int, *parts: Tensor) -> bool:
+    causal = all(group.mask is None for group in layout.groups)
+    return causal and head_dim % kernels.WIDTH == 0 and kernels.usable(*parts)
+
+
 def _attend_in(group: Group, head_dim: int, *parts: Tensor) -> Tensor:
     """The same within one group of documents."""
-    if _fuses(group, head_dim, *parts):
-        heads, kv_heads = (x.shape[1] // head_dim for x in parts[:2])
-        sizes = kernels.AttentionSizes(group.documents, group.length, heads, kv_heads, head_dim)
-        return _Attend.apply(*parts, sizes)  # type: ignore[no-untyped-call]
     queries, keys, values = (
         x.view(group.documents, group.length, x.shape[1] // head_dim, head_dim).transpose(1, 2)
         for x in parts
@@ -85,23 +88,18 @@ def _attend_in(group: Group, head_dim: int, *parts: Tensor) -> Tensor:
     return found.transpose(1, 2).reshape(parts[0].shape)
 
 
-def _fuses(group: Group, head_dim: int, *parts: Tensor) -> bool:
-    return group.mask is None and head_dim % kernels.WIDTH == 0 and kernels.usable(*parts)
-
-
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, sizes: kernels.AttentionSizes
+        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor, head_dim: int
     ) -> Tensor:
-        found, normaliser = kernels.attend(queries, keys, values, sizes)
-        ctx.save_for_backward(queries, keys, values, normaliser)
-        ctx.sizes = sizes
+        found, normaliser = kernels.attend(queries, keys, values, spans, head_dim)
+        ctx.save_for_backward(queries, keys, values, spans, normaliser)
         return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, normaliser = ctx.saved_tensors
-        grads = kernels.attend_backward(grad.contiguous(), tuple(inputs), normaliser, ctx.sizes)
-        return *grads, None
+        *inputs, spans, normaliser = ctx.saved_tensors
+        grads = kernels.attend_backward(grad.contiguous(), tuple(inputs), spans, normaliser)
+        return *grads, None, None

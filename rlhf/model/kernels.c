@@ -119,9 +119,9 @@ static inline void softmax_backward(float *scores, float *grad, long length, lon
     for (long t = 0; t < whole; t++) grad[t] = scores[t] * (grad[t] - dot) * scale;
 }
 
-/* --- causal attention within documents of one length; queries are [documents, length, heads, width],
- * keys and values the same with kv_heads. A thread takes the query heads of one key-value head, TILE
- * queries at a time; `room` is at least the length rounded up, and a scratch holds what one document needs.
+/* --- causal attention within documents; queries are [tokens, heads, width], keys and values the same with
+ * kv_heads, spans [documents, 2] the first token and the length of each, normalisers [heads, tokens]. A thread takes the query heads of one key-value head, TILE
+ * queries at a time; `room` is at least the longest length rounded up, and a scratch holds what one document needs.
  * width is a multiple of STEP --- */
 
 /* [length, width], rows `stride` apart → [width, room], with zeros behind the length. */
@@ -132,27 +132,28 @@ static void transpose(const float *x, long stride, float *out, long length, long
     }
 }
 
-void attend(const float *queries, const float *keys, const float *values, float *scratch,
-            float *out, float *normaliser, long threads, long documents, long length, long heads,
-            long kv_heads, long width, long room) {
+void attend(const float *queries, const float *keys, const float *values, const int64_t *spans,
+            float *scratch, float *out, float *normaliser, long threads, long documents, long tokens,
+            long heads, long kv_heads, long width, long room) {
     long sharing = heads / kv_heads, row = heads * width, kv_row = kv_heads * width;
     float scale = 1 / sqrtf(width);
 #pragma omp parallel num_threads(threads)
     {
         float *across = scratch + omp_get_thread_num() * (width + TILE) * room;
         float *scores = across + width * room;
-#pragma omp for collapse(2) schedule(guided)
+#pragma omp for collapse(2) schedule(dynamic)
         for (long document = 0; document < documents; document++)
             for (long kv = 0; kv < kv_heads; kv++) {
-                long kv_begin = document * length * kv_row + kv * width;
+                long start = spans[2 * document], length = spans[2 * document + 1];
+                long kv_begin = start * kv_row + kv * width;
                 transpose(keys + kv_begin, kv_row, across, length, width, room);
                 for (long head = kv * sharing; head < (kv + 1) * sharing; head++)
                     for (long first = 0; first < length; first += TILE) {
                         long end = first + TILE < length ? first + TILE : length;
-                        long begin = (document * length + first) * row + head * width;
+                        long begin = (start + first) * row + head * width;
                         multiply(queries + begin, row, 1, across, room, scores, room, end - first,
                                  rounded_up(end), width, 0);
-                        float *logs = normaliser + (document * heads + head) * length;
+                        float *logs = normaliser + head * tokens + start;
                         for (long t = first; t < end; t++) {
                             float *own = scores + (t - first) * room;
                             logs[t] = softmax(own, t + 1, end, scale);
@@ -166,10 +167,10 @@ void attend(const float *queries, const float *keys, const float *values, float 
 
 /* The gradients of keys and values begin as zeros. */
 void attend_backward(const float *grad, const float *queries, const float *keys,
-                     const float *values, const float *normaliser, float *scratch,
-                     float *of_queries, float *of_keys, float *of_values, long threads,
-                     long documents, long length, long heads, long kv_heads, long width,
-                     long room) {
+                     const float *values, const int64_t *spans, const float *normaliser,
+                     float *scratch, float *of_queries, float *of_keys, float *of_values,
+                     long threads, long documents, long tokens, long heads, long kv_heads,
+                     long width, long room) {
     long sharing = heads / kv_heads, row = heads * width, kv_row = kv_heads * width;
     float scale = 1 / sqrtf(width);
 #pragma omp parallel num_threads(threads)
@@ -177,21 +178,22 @@ void attend_backward(const float *grad, const float *queries, const float *keys,
         float *keys_across = scratch + omp_get_thread_num() * 2 * (width + TILE) * room;
         float *values_across = keys_across + width * room;
         float *probs = values_across + width * room, *of_scores = probs + TILE * room;
-#pragma omp for collapse(2) schedule(guided)
+#pragma omp for collapse(2) schedule(dynamic)
         for (long document = 0; document < documents; document++)
             for (long kv = 0; kv < kv_heads; kv++) {
-                long kv_begin = document * length * kv_row + kv * width;
+                long start = spans[2 * document], length = spans[2 * document + 1];
+                long kv_begin = start * kv_row + kv * width;
                 transpose(keys + kv_begin, kv_row, keys_across, length, width, room);
                 transpose(values + kv_begin, kv_row, values_across, length, width, room);
                 for (long head = kv * sharing; head < (kv + 1) * sharing; head++)
                     for (long first = 0; first < length; first += TILE) {
                         long end = first + TILE < length ? first + TILE : length, m = end - first;
-                        long begin = (document * length + first) * row + head * width;
+                        long begin = (start + first) * row + head * width;
                         multiply(queries + begin, row, 1, keys_across, room, probs, room, m,
                                  rounded_up(end), width, 0);
                         multiply(grad + begin, row, 1, values_across, room, of_scores, room, m,
                                  rounded_up(end), width, 0);
-                        const float *logs = normaliser + (document * heads + head) * length;
+                        const float *logs = normaliser + head * tokens + start;
                         for (long t = first; t < end; t++)
                             softmax_backward(probs + (t - first) * room,
                                              of_scores + (t - first) * room, t + 1, end, scale,

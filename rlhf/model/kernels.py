@@ -61,8 +61,8 @@ ARGUMENTS = {
     "chosen_logprobs": (5, 2, 1),
     "chosen_logprobs_backward": (4, 2, 1),
     "draw": (5, 3, 1),
-    "attend": (6, 7, 0),
-    "attend_backward": (9, 7, 0),
+    "attend": (7, 7, 0),
+    "attend_backward": (10, 7, 0),
     "product_over_rows": (3, 3, 0),
     "attend_step": (8, 6, 0),
     "decode_step": (6, 9, 1),
@@ -161,66 +161,59 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
     return tokens, logprobs
 
 
-class AttentionSizes(NamedTuple):
-    """Sizes of causal attention within documents of one length."""
-
-    documents: int
-    length: int
-    heads: int
-    kv_heads: int
-    width: int
-
-    @property
-    def room(self) -> int:
-        """Of a row of scores: an odd multiple of WIDTH, so that rows share no places in a cache."""
-        return (-(-self.length // WIDTH) | 1) * WIDTH
-
-    def check(self, queries: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Asserts the shapes, which C takes on trust."""
-        rows = self.documents * self.length
-        assert queries.shape == (rows, self.heads * self.width) and self.width % WIDTH == 0
-        assert keys.shape == values.shape == (rows, self.kv_heads * self.width)
-
-
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, sizes: AttentionSizes
+    queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor, width: int
 ) -> tuple[Tensor, Tensor]:
-    """What [n, H · D] queries attend to, and the normalisers of their scores.
+    """What queries attend to, causally within documents, and the normalisers of their scores.
 
     Args:
-        queries: [documents · length, H · D].
-        keys: [documents · length, K · D].
+        queries: [N, H · D].
+        keys: [N, K · D].
         values: like keys.
-        sizes: D is a multiple of WIDTH.
+        spans: [documents, 2] the first token and the length of each; together all N tokens.
+        width: D, a multiple of WIDTH.
 
     Returns:
-        Like queries; and [documents, H, length].
+        Like queries; and [H, N].
     """
-    sizes.check(queries, keys, values)
-    out = torch.empty_like(queries)
-    normaliser = queries.new_empty(sizes.documents, sizes.heads, sizes.length)
-    scratch = queries.new_empty(torch.get_num_threads(), sizes.width + TILE, sizes.room)
-    _call(
-        "attend",
-        (queries, keys, values, scratch, out, normaliser),
-        len(scratch),
-        *sizes,
-        sizes.room,
-    )
+    sizes = _attention_sizes(queries, keys, values, spans, width)
+    out, normaliser = torch.empty_like(queries), queries.new_empty(sizes[2], len(queries))
+    scratch = queries.new_empty(torch.get_num_threads(), width + TILE, sizes[-1])
+    tensors = queries, keys, values, spans, scratch, out, normaliser
+    _call("attend", tensors, len(scratch), *sizes)
     return out, normaliser
 
 
 def attend_backward(
-    grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], normaliser: Tensor, sizes: AttentionSizes
+    grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], spans: Tensor, normaliser: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values (`inputs`), given that of what `attend` returned."""
     queries, keys, values = inputs
-    sizes.check(grad, keys, values)
+    width = queries.shape[1] // len(normaliser)
+    sizes = _attention_sizes(grad, keys, values, spans, width)
     results = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-    scratch = queries.new_empty(torch.get_num_threads(), 2 * (sizes.width + TILE), sizes.room)
-    tensors = grad, queries, keys, values, normaliser, scratch, *results
-    _call("attend_backward", tensors, len(scratch), *sizes, sizes.room)
+    scratch = queries.new_empty(torch.get_num_threads(), 2 * (width + TILE), sizes[-1])
+    tensors = grad, queries, keys, values, spans, normaliser, scratch, *results
+    _call("attend_backward", tensors, len(scratch), *sizes)
     return results
+
+
+def _attention_sizes(
+    queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor, width: int
+) -> tuple[int, ...]:
+    """Documents, tokens, heads, key-value heads, their width and the room for a row of scores.
+
+    Asserts what C takes on trust.
+    """
+    tokens, heads, kv_heads = len(queries), queries.shape[1] // width, keys.shape[1] // width
+    assert queries.shape == (tokens, heads * width) and width % WIDTH == 0
+    assert keys.shape == values.shape == (tokens, kv_heads * width)
+    assert spans.dtype is torch.int64 and spans.is_contiguous() and spans.shape[1:] == (2,)
+    lengths = spans[:, 1].tolist()
+    assert sum(lengths) == tokens and bool((spans >= 0).all() and (spans.sum(1) <= tokens).all())
+    # An odd multiple of WIDTH, so that rows share no places in a cache.
+    room = (-(-max(lengths, default=1) // WIDTH) | 1) * WIDTH
+    return len(spans), tokens, heads, kv_heads, width, room
 
 
 def product_over_rows(x: Tensor, y: Tensor) -> Tensor:

@@ -100,7 +100,8 @@ def _prefers_mkl() -> bool:
         processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         processor = ""
-    return "GenuineIntel" in processor and torch.backends.mkl.is_available()
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return has_mkl and "GenuineIntel" in processor
 
 
 class _Product(torch.autograd.Function):

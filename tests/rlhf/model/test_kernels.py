@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from rlhf.model import kernels, linear
 from rlhf.model.attention import attend
-from rlhf.model.documents import Group, Layout
+from rlhf.model.documents import documents_layout, rows_layout
 from rlhf.model.logprobs import token_logprobs
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
@@ -110,11 +110,27 @@ def test_attention(length: int, heads: tuple[int, int], width: int) -> None:
     sizes = [count * width for count in (heads[0], heads[1], heads[1])]
     inputs = [normal(documents * length, size, seed=n) for n, size in enumerate(sizes)]
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    layout = Layout(None, torch.empty(0), [Group(documents, length, None)], None)
+    layout = rows_layout(documents, length, torch.device("cpu"))
     fused = with_gradients(attend(*inputs, layout, width), *inputs)
     plain = with_gradients(attend(*exact, layout, width), *exact)
     for ours, theirs in zip(fused, plain, strict=True):
         assert_close(ours.double(), theirs, rtol=1e-5, atol=2e-6)
+
+
+def test_attention_in_documents_of_any_length(torch_only: Callable[[], None]) -> None:
+    """As in groups of similar length, by torch; in rows that hold several, with padding."""
+    numbers = torch.repeat_interleave(torch.arange(5), torch.tensor([40, 1, 33, 90, 20]))
+    documents = torch.stack((numbers, torch.where(numbers < 3, numbers, -1)))
+    layout = documents_layout(documents)
+    tokens = len(layout.positions)
+    assert layout.spans[:, 1].tolist() == sorted(layout.spans[:, 1].tolist(), reverse=True)
+    assert sum(layout.spans[:, 1].tolist()) == tokens
+    inputs = [normal(tokens, size, seed=n) for n, size in enumerate((128, 64, 64))]
+    fused = with_gradients(attend(*inputs, layout, 32), *inputs)
+    torch_only()
+    plain = with_gradients(attend(*inputs, layout, 32), *inputs)
+    for ours, theirs in zip(fused, plain, strict=True):
+        assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("widths", [(32, 32), (64, 352), (160, 96)], ids=str)
@@ -163,10 +179,10 @@ def test_what_is_no_number_stays_none() -> None:
     assert chosen.isnan().tolist() == entropy.isnan().tolist() == [False, True]
     _, drawn = kernels.draw(x, torch.tensor([0.5, 0.5]), 1.0)
     assert drawn.isnan().tolist() == [False, True]
-    sizes = kernels.AttentionSizes(1, 2, 1, 1, 32)
+    spans = torch.tensor([[0, 2]])
     queries = torch.ones(2, 32)
     queries[1, 0] = torch.nan
-    found, _ = kernels.attend(queries, torch.ones(2, 32), torch.ones(2, 32), sizes)
+    found, _ = kernels.attend(queries, torch.ones(2, 32), torch.ones(2, 32), spans, 32)
     assert found.isnan().any(dim=1).tolist() == [False, True]
 
 
