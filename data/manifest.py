@@ -83,6 +83,11 @@ def open_manifest(directory: Path) -> Manifest:
     Raises:
         DataError: no such directory, no dataset, or one written by a newer version.
     """
+    if directory.is_file():
+        raise DataError(
+            f"{str(directory)!r} is a file, no dataset; `rlhf data import generic FILE --rows ...` "
+            "makes one of it, of comparisons, demonstrations or prompts"
+        )
     if not directory.is_dir():
         raise DataError(f"{str(directory)!r} is no directory; `rlhf data import` makes a dataset")
     path = directory / MANIFEST

@@ -13,6 +13,7 @@ runs/NAME/config.yaml        what runs; `--config` reads it back. What settings 
 
 import atexit
 import json
+import math
 import os
 import shutil
 import time
@@ -67,6 +68,9 @@ with others: they change no result but for the last digits of sums."""
 
 LOG_WIDTH = 160
 """Columns where nobody looks at a terminal: in a log file no cell of a table need be folded."""
+
+LINE_SECONDS = 60
+"""Between two lines of progress where nobody looks at a terminal."""
 
 
 def open_console(*, stderr: bool = False) -> Console:
@@ -226,7 +230,10 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar; the block receives a function (steps, note) that moves it on."""
+    """A progress bar; the block receives a function (steps, note) that moves it on.
+
+    In a log file, where no bar could move, it is a line every `LINE_SECONDS`.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -234,11 +241,21 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    began = told = time.monotonic()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(description, total=total, completed=done, note="")
 
         def advance(steps: int, note: str) -> None:
+            nonlocal told
             bar.update(task, advance=steps, note=note)
+            now = time.monotonic()
+            if not console.is_terminal and now - told >= LINE_SECONDS:
+                told, completed = now, round(bar.tasks[0].completed)
+                line = f"{description} {completed}/{total}, {note}"
+                if completed > done:
+                    left = (now - began) / (completed - done) * (total - completed)
+                    line += f", about {math.ceil(left / 60)} min left"
+                console.print(line, highlight=False, markup=False)
 
         yield advance
 

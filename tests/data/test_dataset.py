@@ -145,6 +145,12 @@ def test_a_key_twice_in_one_call(tmp_path: Path, rows: Rows) -> None:
 def test_directories_that_are_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere' is no directory; `rlhf data import` makes"):
         open_manifest(tmp_path / "nowhere")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    with pytest.raises(
+        DataError, match=r"rows.jsonl' is a file, no dataset; `rlhf data import gen"
+    ):
+        open_manifest(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").unlink()
     with pytest.raises(DataError, match=r"has no manifest\.json; `rlhf data import` makes one"):
         read_rows(tmp_path, Comparison)
     with pytest.raises(DataError, match=r"has no manifest\.json"):
