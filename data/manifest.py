@@ -81,7 +81,7 @@ def open_manifest(directory: Path) -> Manifest:
     """The manifest of a dataset.
 
     Raises:
-        DataError: no such directory, no dataset, or one written by a newer version.
+        DataError: a file, no such directory, no dataset, or one written by a newer version.
     """
     if directory.is_file():
         raise DataError(

@@ -232,7 +232,7 @@ def read_json(path: Path) -> Any:
 def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
     """A progress bar; the block receives a function (steps, note) that moves it on.
 
-    In a log file, where no bar could move, it is a line every `LINE_SECONDS`.
+    In a log file, where no bar could move, it is a line every `LINE_SECONDS` at most.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -251,11 +251,11 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
             now = time.monotonic()
             if not console.is_terminal and now - told >= LINE_SECONDS:
                 told, completed = now, round(bar.tasks[0].completed)
-                line = f"{description} {completed}/{total}, {note}"
-                if completed > done:
+                words = [f"{description} {completed}/{total}", note]
+                if done < completed < total:
                     left = (now - began) / (completed - done) * (total - completed)
-                    line += f", about {math.ceil(left / 60)} min left"
-                console.print(line, highlight=False, markup=False)
+                    words.append(f"about {math.ceil(left / 60)} min left")
+                console.print(", ".join(filter(None, words)), highlight=False, markup=False)
 
         yield advance
 

@@ -159,7 +159,7 @@ def _unavailable(place: str, error: SQLAlchemyError) -> LedgerUnavailable:
     reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     remedy = "check its disk, permissions and server, then try again"
     if "not a database" in reason:  # in SQLite's words, of any other file
-        remedy = "name a file that the app has made, or one that does not exist yet"
+        remedy = "name another file or a new one; a ledger that is damaged comes back from a backup"
     return LedgerUnavailable(
         f"the ledger {shown_place(place)} did not take it ({reason}); nothing was stored; {remedy}"
     )

@@ -119,16 +119,17 @@ static inline void softmax_backward(float *scores, float *grad, long length, lon
     for (long t = 0; t < whole; t++) grad[t] = scores[t] * (grad[t] - dot) * scale;
 }
 
-/* --- causal attention within documents; queries are [tokens, heads, width], keys and values the same with
- * kv_heads, spans [documents, 2] the first token and the length of each, normalisers [heads, tokens]. A thread takes the query heads of one key-value head, TILE
- * queries at a time; `room` is at least the longest length rounded up, and a scratch holds what one document needs.
- * width is a multiple of STEP --- */
+/* --- causal attention within documents; queries are [tokens, heads, width], keys and values the same
+ * with kv_heads, spans [documents, 2] the first token and the length of each, normalisers [heads, tokens].
+ * A thread takes the query heads of one key-value head, TILE queries at a time. It asks for the next
+ * (`dynamic`): long documents come first, and `guided` would give them all to one. `room` is at least the
+ * longest length rounded up, and a scratch holds what one document needs. width is a multiple of STEP --- */
 
-/* [length, width], rows `stride` apart → [width, room], with zeros behind the length. */
+/* [length, width], rows `stride` apart → [width, room], with zeros up to whole vectors. */
 static void transpose(const float *x, long stride, float *out, long length, long width, long room) {
     for (long i = 0; i < width; i++) {
         for (long t = 0; t < length; t++) out[i * room + t] = x[t * stride + i];
-        for (long t = length; t < room; t++) out[i * room + t] = 0;
+        for (long t = length; t < rounded_up(length); t++) out[i * room + t] = 0;
     }
 }
 

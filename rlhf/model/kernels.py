@@ -207,7 +207,7 @@ def _attention_sizes(
     """
     tokens, heads, kv_heads = len(queries), queries.shape[1] // width, keys.shape[1] // width
     assert queries.shape == (tokens, heads * width) and width % WIDTH == 0
-    assert keys.shape == values.shape == (tokens, kv_heads * width)
+    assert keys.shape == values.shape == (tokens, kv_heads * width) and heads % kv_heads == 0
     assert spans.dtype is torch.int64 and spans.is_contiguous() and spans.shape[1:] == (2,)
     lengths = spans[:, 1].tolist()
     assert sum(lengths) == tokens and bool((spans >= 0).all() and (spans.sum(1) <= tokens).all())

@@ -370,7 +370,7 @@ def test_places_that_hold_no_ledger(tmp_path: Path) -> None:
         ("oracle://host/name", ConfigError, "postgresql"),
         ("sqlserver://host/name", ConfigError, "no known kind"),
         ("http//://", ConfigError, "check it"),
-        (str(tmp_path / "notes.txt"), LedgerUnavailable, "not a database.*that the app has"),
+        (str(tmp_path / "notes.txt"), LedgerUnavailable, "not a database.*name another"),
     ]
     for place, kind, message in cases:
         with pytest.raises(kind, match=message) as caught:

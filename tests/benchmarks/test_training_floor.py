@@ -66,8 +66,10 @@ def test_every_layer_attends_whichever_way(
     if not compiled:
         monkeypatch.setattr(kernels, "usable", lambda *_: False)
     work = training.recorded_work(task, task.build(), 1)
-    assert [(*group[:2], widths, head) for group, widths, head in work.attentions] == [
-        (ROWS, LENGTH, [WIDTH, KV, KV], 32)
+    spans = [[row * LENGTH, LENGTH] for row in range(ROWS)]
+    shapes = [(ROWS * LENGTH, width) for width in (WIDTH, KV, KV)]
+    assert [(layout.spans.tolist(), *rest) for layout, *rest in work.attentions] == [
+        (spans, shapes, 32)
     ] * LAYERS
 
 

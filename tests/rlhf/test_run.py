@@ -146,7 +146,6 @@ def test_a_damaged_config(begun: Run, damage: bytes) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from rlhf.run import Run
 
 Run(Path(sys.argv[1]), "sft", {})
@@ -272,7 +271,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from types import SimpleNamespace
 from rlhf import run as module
 from rlhf.run import Run
 
@@ -371,7 +369,7 @@ def test_a_progress_bar_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress_in_a_log_file_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
-    seconds = iter([0, 30, 61, 100, 300])
+    seconds = iter([0, 30, 61, 100, 300, 900])
     monkeypatch.setattr(run_module, "console", Console(file=shown, width=100))
     monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     with progress("sft", total=100, done=10) as advance:
@@ -379,5 +377,10 @@ def test_progress_in_a_log_file_is_a_line_a_minute(monkeypatch: pytest.MonkeyPat
         advance(0, "loss [3]")  # 61 s
         advance(5, "loss 2")  # 100 s
         advance(5, "loss 1")  # 300 s: 10 steps of 90
+        advance(80, "")  # 900 s
     lines = [line for line in shown.getvalue().splitlines() if line]
-    assert lines == ["sft 10/100, loss [3]", "sft 20/100, loss 1, about 40 min left"]
+    assert lines == [
+        "sft 10/100, loss [3]",
+        "sft 20/100, loss 1, about 40 min left",
+        "sft 100/100",
+    ]

@@ -143,3 +143,13 @@ def test_linear_is_a_matrix_product(dtype: torch.dtype) -> None:
     assert_close(linear(x, weight, added=found), found + found)
     # sums of 24 products of size 1: bf16 keeps eight bits of a result of size 5 to 20
     close(found.double(), expected, atol=0.07 if dtype == torch.bfloat16 else 1e-5)
+
+
+@needs_compiler
+def test_prompts_are_read_by_the_fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_language_model(num_heads=2, num_kv_heads=1, dim=64)
+    calls, fused = [], kernels.attend
+    monkeypatch.setattr(kernels, "attend", lambda *given: calls.append(given) or fused(*given))
+    with torch.no_grad():
+        CachedModel(model, 2, CAPACITY).prefill([[1, 5, 6], [1, 7]], [0, 1], [0, 1])
+    assert len(calls) == model.config.num_layers

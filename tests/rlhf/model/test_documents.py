@@ -50,6 +50,7 @@ def test_two_documents_and_padding() -> None:
         ".....xx",
     ]
     assert layout.positions.tolist() == [0, 1, 2, 0, 1, 0, 1]
+    assert layout.spans.tolist() == [[0, 3], [3, 2], [5, 2]]
 
 
 def test_padding_only_fills_up_to_a_round_number() -> None:

@@ -117,20 +117,22 @@ def test_attention(length: int, heads: tuple[int, int], width: int) -> None:
         assert_close(ours.double(), theirs, rtol=1e-5, atol=2e-6)
 
 
-def test_attention_in_documents_of_any_length(torch_only: Callable[[], None]) -> None:
-    """As in groups of similar length, by torch; in rows that hold several, with padding."""
-    numbers = torch.repeat_interleave(torch.arange(5), torch.tensor([40, 1, 33, 90, 20]))
+def test_attention_in_documents_of_any_length() -> None:
+    """Beside torch's in groups of similar length; rows hold several documents, and padding."""
+    numbers = torch.repeat_interleave(torch.arange(5), torch.tensor([40, 1, 33, 300, 20]))
     documents = torch.stack((numbers, torch.where(numbers < 3, numbers, -1)))
     layout = documents_layout(documents)
     tokens = len(layout.positions)
     assert layout.spans[:, 1].tolist() == sorted(layout.spans[:, 1].tolist(), reverse=True)
     assert sum(layout.spans[:, 1].tolist()) == tokens
     inputs = [normal(tokens, size, seed=n) for n, size in enumerate((128, 64, 64))]
-    fused = with_gradients(attend(*inputs, layout, 32), *inputs)
-    torch_only()
-    plain = with_gradients(attend(*inputs, layout, 32), *inputs)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    result = attend(*inputs, layout, 32)
+    assert result.grad_fn is not None and "_Attend" in result.grad_fn.name()
+    fused = with_gradients(result, *inputs)
+    plain = with_gradients(attend(*exact, layout, 32), *exact)
     for ours, theirs in zip(fused, plain, strict=True):
-        assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert_close(ours.double(), theirs, rtol=1e-5, atol=4e-6)
 
 
 @pytest.mark.parametrize("widths", [(32, 32), (64, 352), (160, 96)], ids=str)
@@ -188,15 +190,17 @@ def test_what_is_no_number_stays_none() -> None:
 
 def test_the_number_of_threads_changes_nothing() -> None:
     """Not the last bit of a gradient, so that a run goes on the same with another number."""
-    model = small_language_model(dim=64, num_heads=2, num_kv_heads=1)
-    tokens, mask = random_tokens(4, 90), torch.ones(4, 90, dtype=torch.bool)
+    model = small_language_model(dim=128, num_heads=4, num_kv_heads=2)
+    tokens, mask = random_tokens(16, 192), torch.ones(16, 192, dtype=torch.bool)
     mask[:, 0] = False
+    lengths = torch.tensor([1, 90, 7, 60, 34])
+    documents = torch.repeat_interleave(torch.arange(5), lengths).expand(16, -1)
     threads = torch.get_num_threads()
     found = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            logprobs = model(tokens, mask).logprobs
+            logprobs = model(tokens, mask, documents=documents).logprobs
             grads = torch.autograd.grad(logprobs.sum(), list(model.parameters()))
             found.append([logprobs, *grads])
     finally:
