@@ -52,6 +52,8 @@ class Attention(nn.Module):
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, head_dim: int) -> Tensor:
     """[N, H · D] from queries [N, H · D], and keys and values of as many or fewer heads."""
+    # Slices of one tensor, as prompts bring them, are copied: C takes whole ones.
+    queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
     if _fuses(layout, head_dim, queries, keys, values):
         return _Attend.apply(queries, keys, values, layout.spans, head_dim)  # type: ignore[no-untyped-call]
     if layout.slots is not None:

@@ -79,13 +79,8 @@ class CachedModel:
         for layer, weights in enumerate(self._layers):
             queries, keys, values = self._heads(self._qkv(x, weights), tables)
             self.cache.write(layer, places, keys[sources], values[sources])
-            attended = attend(
-                queries.flatten(1).contiguous(),  # of slices, which C does not take
-                keys.flatten(1).contiguous(),
-                values.flatten(1).contiguous(),
-                layout,
-                self.config.head_dim,
-            )
+            flat = queries.flatten(1), keys.flatten(1), values.flatten(1)
+            attended = attend(*flat, layout, self.config.head_dim)
             if weights is self._layers[-1]:  # behind its keys and values only the ends are needed
                 x, attended = x[ends], attended[ends]
             x = self._completed(x, attended, weights)

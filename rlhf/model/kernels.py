@@ -177,8 +177,8 @@ def attend(
         Like queries; and [H, N].
     """
     sizes = _attention_sizes(queries, keys, values, spans, width)
-    out, normaliser = torch.empty_like(queries), queries.new_empty(sizes[2], len(queries))
-    scratch = queries.new_empty(torch.get_num_threads(), width + TILE, sizes[-1])
+    out, normaliser = torch.empty_like(queries), queries.new_empty(sizes.heads, sizes.tokens)
+    scratch = queries.new_empty(torch.get_num_threads(), width + TILE, sizes.room)
     tensors = queries, keys, values, spans, scratch, out, normaliser
     _call("attend", tensors, len(scratch), *sizes)
     return out, normaliser
@@ -192,28 +192,36 @@ def attend_backward(
     width = queries.shape[1] // len(normaliser)
     sizes = _attention_sizes(grad, keys, values, spans, width)
     results = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-    scratch = queries.new_empty(torch.get_num_threads(), 2 * (width + TILE), sizes[-1])
+    scratch = queries.new_empty(torch.get_num_threads(), 2 * (width + TILE), sizes.room)
     tensors = grad, queries, keys, values, spans, normaliser, scratch, *results
     _call("attend_backward", tensors, len(scratch), *sizes)
     return results
 
 
+class _AttentionSizes(NamedTuple):
+    """As C takes them."""
+
+    documents: int
+    tokens: int
+    heads: int
+    kv_heads: int
+    width: int
+    room: int
+    """Of a row of scores: an odd multiple of WIDTH, so that rows share no places in a cache."""
+
+
 def _attention_sizes(
     queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor, width: int
-) -> tuple[int, ...]:
-    """Documents, tokens, heads, key-value heads, their width and the room for a row of scores.
-
-    Asserts what C takes on trust.
-    """
+) -> _AttentionSizes:
+    """Asserts what C takes on trust."""
     tokens, heads, kv_heads = len(queries), queries.shape[1] // width, keys.shape[1] // width
     assert queries.shape == (tokens, heads * width) and width % WIDTH == 0
     assert keys.shape == values.shape == (tokens, kv_heads * width) and heads % kv_heads == 0
     assert spans.dtype is torch.int64 and spans.is_contiguous() and spans.shape[1:] == (2,)
     lengths = spans[:, 1].tolist()
     assert sum(lengths) == tokens and bool((spans >= 0).all() and (spans.sum(1) <= tokens).all())
-    # An odd multiple of WIDTH, so that rows share no places in a cache.
     room = (-(-max(lengths, default=1) // WIDTH) | 1) * WIDTH
-    return len(spans), tokens, heads, kv_heads, width, room
+    return _AttentionSizes(len(spans), tokens, heads, kv_heads, width, room)
 
 
 def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
@@ -353,7 +361,7 @@ def _compiled(compiler: list[str]) -> Path:
     """Of these sources for this processor by this compiler; made once per user."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
     sources = [path.read_bytes() for path in (HEADER, *SOURCES)]
-    made_of = [*sources, " ".join([*compiler, *FLAGS]).encode(), version, _processor()]
+    made_of = [*sources, " ".join([*compiler, *FLAGS]).encode(), version, processor()]
     digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     folder = (cache_home if cache_home.is_absolute() else Path.home() / ".cache") / "rlhf"
@@ -381,9 +389,9 @@ def _compile(compiler: list[str], library: Path) -> Path:
     return library
 
 
-def _processor() -> bytes:
-    """What -march=native looks at."""
-    names = b"model name", b"flags", b"Features", b"CPU part"
+def processor() -> bytes:
+    """What -march=native looks at, as far as the system tells."""
+    names = b"vendor_id", b"model name", b"flags", b"Features", b"CPU part"
     try:
         lines = Path("/proc/cpuinfo").read_bytes().partition(b"\n\n")[0].splitlines()
     except OSError:

@@ -2,7 +2,6 @@
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +15,7 @@ from rlhf.model import kernels
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")  # of ideep, which stands before it
 
-
-def _is_by_intel() -> bool:
-    try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # of another system
-        return False
-
-
-INTEL = _is_by_intel()
+INTEL = b"GenuineIntel" in kernels.processor()
 if INTEL:  # the same bits with any number of threads, for a tenth of MKL's speed
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
