@@ -25,13 +25,15 @@ def in_processes(directory: Path, world_size: int, work: Callable[[Rank], Any]) 
     context = multiprocessing.get_context("spawn")
     address = free_address()
     ranks = [Rank(index=n, world_size=world_size, address=address) for n in range(world_size)]
-    processes = [context.Process(target=_rank, args=(rank, directory, work)) for rank in ranks]
+    processes = [
+        context.Process(target=_rank, args=(rank, directory, work), daemon=True) for rank in ranks
+    ]
     for process in processes:
         process.start()
     try:
-        for process in processes:
+        for rank, process in zip(ranks, processes, strict=True):
             process.join(SECONDS)
-            assert process.exitcode == 0
+            assert process.exitcode == 0, f"rank {rank.index} ended with {process.exitcode}"
     finally:
         for process in processes:
             process.kill()
@@ -45,3 +47,6 @@ def _rank(rank: Rank, directory: Path, work: Callable[[Rank], Any]) -> None:
     join(rank, SECONDS)
     torch.save(work(rank), directory / f"{rank.index}.pt")
     torch.distributed.destroy_process_group()
+    # Not through the interpreter's end: a thread of torch that still asks for the interpreter then
+    # aborts the process, once in many runs.
+    os._exit(0)

@@ -1,22 +1,19 @@
 """What every rank of a training does, in a process of its own; `play` starts all of them."""
 
-import multiprocessing
-import os
-import sys
-import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlhf.engine.base import EngineConfig, TrainEngine
 from rlhf.engine.build import build_engine
-from rlhf.engine.distributed import Rank, free_address, join
+from rlhf.engine.distributed import Rank
 from rlhf.engine.optim import OptimConfig
 from rlhf.model.heads import LanguageModel
 from rlhf.types import Mean, Stats, merge_stats
+from tests.distributed.processes import in_processes
 from tests.tiny_models import random_tokens, small_language_model
 
 STEPS, PAUSE = 20, 10
@@ -24,8 +21,6 @@ STEPS, PAUSE = 20, 10
 MICRO_BATCHES = 6
 """Of a step, over all ranks: one, two and three ranks then have equally many."""
 OPTIM = OptimConfig(lr=1e-3, clip_norm=0.5)
-SECONDS = 600.0
-"""Until a rank that waits for the others gives up."""
 Batch = tuple[Tensor, Tensor]
 
 
@@ -106,31 +101,11 @@ def alone(job: Job) -> Found:
 
 def play(directory: Path, world_size: int, jobs: dict[str, Job]) -> list[dict[str, Found]]:
     """Does the jobs, one after the other, in so many processes over gloo; results by rank."""
-    context = multiprocessing.get_context("spawn")
-    address = free_address()
-    processes = []
-    for index in range(world_size):
-        rank = Rank(index=index, world_size=world_size, address=address)
-        process = context.Process(target=_rank, args=(rank, directory, jobs), daemon=True)
-        process.start()
-        processes.append(process)
-    for index, process in enumerate(processes):
-        process.join(SECONDS)
-        if process.exitcode != 0:
-            for other in processes:
-                other.kill()
-            raise RuntimeError(f"rank {index} ended with {process.exitcode}")
-    return [torch.load(directory / f"found-{n}.pt", weights_only=False) for n in range(world_size)]
+    return in_processes(directory, world_size, partial(_all, jobs))
 
 
-def _rank(rank: Rank, directory: Path, jobs: dict[str, Job]) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # DeepSpeed calls names that torch is about to rename
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  DeepSpeed prints its progress
-    join(rank, SECONDS)
-    found: dict[str, Any] = {name: work(job, rank) for name, job in jobs.items()}
-    torch.save(found, directory / f"found-{rank.index}.pt")
-    torch.distributed.destroy_process_group()
+def _all(jobs: dict[str, Job], rank: Rank) -> dict[str, Found]:
+    return {name: work(job, rank) for name, job in jobs.items()}
 
 
 def joined(ranks: list[Found]) -> list[Stats]:
