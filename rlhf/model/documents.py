@@ -6,6 +6,8 @@ three times faster in rows of 256 tokens, six times and more in rows of 1024. Th
 rlhf/model/kernels.py takes every document by itself and reads no groups.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +52,8 @@ class Slots(NamedTuple):
         return _Collect.apply(x, *self)  # type: ignore[no-untyped-call]
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """The tokens of a batch that are computed: N of its rows · T places."""
 
     places: Tensor | None
@@ -60,17 +63,50 @@ class Layout(NamedTuple):
     spans: Tensor
     """[documents, 2] the first token and the length of each, the longest first, so that threads
     end together."""
-    groups: list[Group]
-    slots: Slots | None
-    """None where tokens stand in their slots already."""
+    labels: Tensor | None = None
+    """[N] the branch of each token, as `documents_layout` is given them; None where none are."""
+    dtype: torch.dtype = torch.float32
+    """Of the masks."""
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Where documents do not attend by themselves; so are `slots`."""
+        inside = [_slots_of(spans)[0] for spans in self._alike]
+        return [Group(len(x), x.shape[1], self._mask(x)) for x in inside]
+
+    @cached_property
+    def slots(self) -> Slots | None:
+        """None where tokens stand in their slots already."""
+        parts = zip(*map(_slots_of, self._alike), strict=True)
+        tokens, padding = (torch.cat([part.flatten() for part in group]) for group in parts)
+        index = torch.arange(len(self.positions), device=tokens.device)
+        if torch.equal(tokens, index):
+            return None
+        of_tokens = torch.empty_like(index)
+        of_tokens[tokens[~padding]] = (~padding).nonzero().squeeze(1)
+        return Slots(tokens, padding[:, None] if padding.any() else None, of_tokens)
+
+    @cached_property
+    def _alike(self) -> list[Tensor]:
+        """The spans of each group, of similar length; one group of none where there are none."""
+        sizes: list[int] = []
+        longest = 0
+        for length in self.spans[:, 1].tolist():
+            if length < LEAST_FILLED * longest or not sizes:
+                sizes.append(0)
+                longest = length
+            sizes[-1] += 1
+        return list(torch.split(self.spans, sizes or [0]))
+
+    def _mask(self, tokens: Tensor) -> Tensor | None:
+        return None if self.labels is None else _branch_mask(self.labels[tokens], self.dtype)
 
 
 def rows_layout(rows: int, length: int, device: torch.device) -> Layout:
     """Every row is one document."""
     positions = torch.arange(length, device=device).repeat(rows)
     starts = torch.arange(rows, device=device) * length
-    spans = torch.stack((starts, torch.full_like(starts, length)), dim=1)
-    return Layout(None, positions, spans, [Group(rows, length, None)], None)
+    return Layout(None, positions, torch.stack((starts, torch.full_like(starts, length)), dim=1))
 
 
 def documents_layout(
@@ -97,18 +133,7 @@ def documents_layout(
         positions = _continued(positions, labels)
     order = lengths.argsort(descending=True, stable=True)
     spans = torch.stack((starts, lengths), dim=1)[order]
-    groups, tokens, padding = [], [], []
-    for chosen in _of_similar_length(lengths, order):
-        length = max(lengths[chosen].tolist(), default=1)
-        reach = torch.arange(length, device=places.device)
-        is_padding = reach >= lengths[chosen, None]
-        inside = starts[chosen, None] + torch.minimum(reach, lengths[chosen, None] - 1)
-        mask = None if labels is None else _branch_mask(labels[inside], dtype)
-        groups.append(Group(len(chosen), length, mask))
-        tokens.append(inside.flatten())
-        padding.append(is_padding.flatten())
-    slots = _slots(torch.cat(tokens), torch.cat(padding), index)
-    return Layout(places, positions, spans, groups, slots)
+    return Layout(places, positions, spans, labels, dtype)
 
 
 def without_padding(lengths: Tensor, width: int) -> Tensor | None:
@@ -152,22 +177,11 @@ def _filled(marked: Tensor) -> Tensor:
     return (marked | filling).nonzero().squeeze(1)
 
 
-def _slots(tokens: Tensor, padding: Tensor, index: Tensor) -> Slots:
-    of_tokens = torch.empty_like(index)
-    of_tokens[tokens[~padding]] = (~padding).nonzero().squeeze(1)
-    return Slots(tokens, padding[:, None] if padding.any() else None, of_tokens)
-
-
-def _of_similar_length(lengths: Tensor, order: Tensor) -> list[Tensor]:
-    """Numbers of the documents of each group, the longest first; one empty group of none."""
-    sizes: list[int] = []
-    longest = 0
-    for length in lengths[order].tolist():
-        if length < LEAST_FILLED * longest or not sizes:
-            sizes.append(0)
-            longest = length
-        sizes[-1] += 1
-    return list(torch.split(order, sizes or [0]))
+def _slots_of(spans: Tensor) -> tuple[Tensor, Tensor]:
+    """[documents, length] the token in each slot of a group, and where it is padding."""
+    starts, lengths = spans[:, :1], spans[:, 1:]
+    reach = torch.arange(max(lengths.flatten().tolist(), default=1), device=spans.device)
+    return starts + torch.minimum(reach, lengths - 1), reach >= lengths
 
 
 def _continued(positions: Tensor, labels: Tensor) -> Tensor:

@@ -6,14 +6,6 @@ operations: slower, and the same but for rounding. CC names another GCC than `cc
 """
 
 import ctypes
-import hashlib
-import logging
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.durable import put_in_place, sync_tree
+from rlhf.model import compiled
 
 STEP_WIDTH, WIDTH = 8, 32
 """What the width of a head is a multiple of for a decoding step, and any width for products."""
@@ -31,26 +23,8 @@ TILE, BLOCK = 32, 32
 PARTS = 32
 """Of the rows that `rms_norm_backward` sums up: enough for as many threads."""
 
-SOURCES = Path(__file__).with_suffix(".c"), Path(__file__).with_name("decoding.c")
-HEADER = Path(__file__).with_suffix(".h")
-X86 = platform.machine() in ("x86_64", "AMD64")
-FLAGS = (
-    "-O3",
-    "-march=native",
-    # GCC takes half a vector for many processors that have whole ones.
-    *(["-mprefer-vector-width=512"] if X86 else []),
-    "-fPIC",
-    "-fopenmp",
-    f"-DTILE={TILE}",
-    f"-DBLOCK={BLOCK}",
-    f"-DWIDTH={WIDTH}",
-    # Sums may be taken in another order, as vectors need; infinities and NaN are kept.
-    "-fassociative-math",
-    "-fno-signed-zeros",
-    "-fno-trapping-math",
-    "-fno-math-errno",
-)
-COMPILE_SECONDS = 60
+FILES = [Path(__file__).with_name(x) for x in ("kernels.h", "kernels.c", "decoding.c")]
+DEFINITIONS = [f"-DTILE={TILE}", f"-DBLOCK={BLOCK}", f"-DWIDTH={WIDTH}"]
 
 ARGUMENTS = {
     "rms_norm": (4, 2, 1),
@@ -68,8 +42,6 @@ ARGUMENTS = {
     "decode_step": (6, 9, 1),
 }
 """Pointers, sizes and numbers that each function takes, in this order."""
-
-_log = logging.getLogger(__name__)
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -318,82 +290,10 @@ def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:
 @cache
 def _library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had."""
-    named = os.environ.get("CC") or "cc"
-    # Without CC nobody chose a compiler, and nobody is to be warned of what `cc` cannot do.
-    level = logging.WARNING if os.environ.get("CC") else logging.INFO
-    try:
-        compiler = shlex.split(named)
-    except ValueError:  # a quote that nothing closes
-        compiler = []
-    if not compiler:
-        _log.log(level, "CC is %r, which is no command: torch's own operations are used", named)
-        return None
-    if shutil.which(compiler[0]) is None:
-        _log.log(level, "no C compiler %r: torch's own operations are used", compiler[0])
-        return None
-    try:
-        library = _loaded(compiler)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or error
-        _log.log(
-            level,
-            "%s cannot be compiled or loaded: torch's own operations are used (%s)",
-            " and ".join(map(str, SOURCES)),
-            reason,
-        )
+    library = compiled.load(FILES, DEFINITIONS)
+    if library is None:
         return None
     for name, (pointers, sizes, numbers) in ARGUMENTS.items():
         types = [ctypes.c_void_p] * pointers + [ctypes.c_long] * sizes + [ctypes.c_float] * numbers
         getattr(library, name).argtypes = types
     return library
-
-
-def _loaded(compiler: list[str]) -> ctypes.CDLL:
-    """From the user's cache; where there is no place for one, from a file of this process."""
-    try:
-        return ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, RuntimeError):  # a folder that cannot be written or run from, no home
-        with tempfile.TemporaryDirectory() as folder:
-            return ctypes.CDLL(str(_compile(compiler, Path(folder) / "kernels.so")))
-
-
-def _compiled(compiler: list[str]) -> Path:
-    """Of these sources for this processor by this compiler; made once per user."""
-    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
-    sources = [path.read_bytes() for path in (HEADER, *SOURCES)]
-    made_of = [*sources, " ".join([*compiler, *FLAGS]).encode(), version, processor()]
-    digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = (cache_home if cache_home.is_absolute() else Path.home() / ".cache") / "rlhf"
-    library = folder / f"kernels-{digest}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # of this process alone
-            made = _compile(compiler, Path(scratch) / "kernels.so")
-            sync_tree(Path(scratch))
-            put_in_place(made, library)
-    return library
-
-
-def _compile(compiler: list[str], library: Path) -> Path:
-    """In two steps, because linking with -fopenmp would bring a second OpenMP, and its threads."""
-    compiled = [str(library.with_name(source.name + ".o")) for source in SOURCES]
-    for command in (
-        *(
-            [*compiler, *FLAGS, "-c", str(source), "-o", name]
-            for source, name in zip(SOURCES, compiled, strict=True)
-        ),
-        [*compiler, "-shared", *compiled, "-lm", "-o", str(library)],
-    ):
-        subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
-    return library
-
-
-def processor() -> bytes:
-    """What -march=native looks at, as far as the system tells."""
-    names = b"vendor_id", b"model name", b"flags", b"Features", b"CPU part"
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().partition(b"\n\n")[0].splitlines()
-    except OSError:
-        lines = []
-    return b"\n".join([platform.machine().encode(), *(x for x in lines if x.startswith(names))])
