@@ -112,7 +112,9 @@ def read_hf_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / "config.json"
     if not path.is_file():
-        raise DataError(f"no model at {str(directory)!r}: it has no config.json; check the path")
+        inside = directory / "model"
+        remedy = f"give {str(inside)!r}" if (inside / path.name).is_file() else "check the path"
+        raise DataError(f"no model at {str(directory)!r}: it has no config.json; {remedy}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no text at all

@@ -208,6 +208,11 @@ def test_nothing_there(tmp_path: Path) -> None:
         load_language_model(tmp_path)
 
 
+def test_a_run_in_place_of_its_model(directory: Path) -> None:
+    with pytest.raises(DataError, match=rf"it has no config\.json; give '{directory}'$"):
+        load_language_model(directory.parent)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
