@@ -69,7 +69,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, head_d
 
 
 def _fuses(layout: Layout, head_dim: int, *parts: Tensor) -> bool:
-    return layout.labels is None and head_dim % kernels.WIDTH == 0 and kernels.usable(*parts)
+    return layout.branches is None and head_dim % kernels.WIDTH == 0 and kernels.usable(*parts)
 
 
 def _attend_in(group: Group, head_dim: int, *parts: Tensor) -> Tensor:

@@ -61,23 +61,28 @@ class Layout:
     positions: Tensor
     """[N] of each token in its document; every branch continues the trunk."""
     spans: Tensor
-    """[documents, 2] the first token and the length of each, the longest first, so that threads
-    end together."""
-    labels: Tensor | None = None
-    """[N] the branch of each token, as `documents_layout` is given them; None where none are."""
-    dtype: torch.dtype = torch.float32
-    """Of the masks."""
+    """[documents, 2] the first token and the length of each, the longest first: threads end
+    together, and `groups` are runs of them."""
+    rows: tuple[int, int] | None = None
+    """Rows and their length where every row of the batch is one document."""
+    branches: Tensor | None = None
+    """[N] the branch of each token (see `documents_layout`); None where there are none."""
+    mask_dtype: torch.dtype = torch.float32
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Where documents do not attend by themselves; so are `slots`."""
-        inside = [_slots_of(spans)[0] for spans in self._alike]
-        return [Group(len(x), x.shape[1], self._mask(x)) for x in inside]
+        """How documents attend together; where each attends by itself, this is never made."""
+        if self.rows:
+            return [Group(*self.rows, None)]
+        inside = [tokens for tokens, _ in self._grouped]
+        return [Group(len(tokens), tokens.shape[1], self._mask(tokens)) for tokens in inside]
 
     @cached_property
     def slots(self) -> Slots | None:
-        """None where tokens stand in their slots already."""
-        parts = zip(*map(_slots_of, self._alike), strict=True)
+        """Where the tokens of `groups` stand; None where they stand there already."""
+        if self.rows:
+            return None
+        parts = zip(*self._grouped, strict=True)
         tokens, padding = (torch.cat([part.flatten() for part in group]) for group in parts)
         index = torch.arange(len(self.positions), device=tokens.device)
         if torch.equal(tokens, index):
@@ -87,8 +92,8 @@ class Layout:
         return Slots(tokens, padding[:, None] if padding.any() else None, of_tokens)
 
     @cached_property
-    def _alike(self) -> list[Tensor]:
-        """The spans of each group, of similar length; one group of none where there are none."""
+    def _grouped(self) -> list[tuple[Tensor, Tensor]]:
+        """`_slots_of` documents of similar length; one group of none where there are none."""
         sizes: list[int] = []
         longest = 0
         for length in self.spans[:, 1].tolist():
@@ -96,21 +101,26 @@ class Layout:
                 sizes.append(0)
                 longest = length
             sizes[-1] += 1
-        return list(torch.split(self.spans, sizes or [0]))
+        return [_slots_of(spans) for spans in torch.split(self.spans, sizes or [0])]
 
     def _mask(self, tokens: Tensor) -> Tensor | None:
-        return None if self.labels is None else _branch_mask(self.labels[tokens], self.dtype)
+        if self.branches is None:
+            return None
+        return _branch_mask(self.branches[tokens], self.mask_dtype)
 
 
 def rows_layout(rows: int, length: int, device: torch.device) -> Layout:
     """Every row is one document."""
     positions = torch.arange(length, device=device).repeat(rows)
     starts = torch.arange(rows, device=device) * length
-    return Layout(None, positions, torch.stack((starts, torch.full_like(starts, length)), dim=1))
+    spans = torch.stack((starts, torch.full_like(starts, length)), dim=1)
+    return Layout(None, positions, spans, (rows, length))
 
 
 def documents_layout(
-    documents: Tensor, branches: Tensor | None = None, dtype: torch.dtype = torch.float32
+    documents: Tensor,
+    branches: Tensor | None = None,
+    mask_dtype: torch.dtype = torch.float32,
 ) -> Layout:
     """Every row holds documents side by side.
 
@@ -119,21 +129,22 @@ def documents_layout(
             tokens of a document stand together.
         branches: [B, T] 0 for the trunk that all branches of the document continue, 1, 2, … for the
             branches, which follow it and see the trunk and themselves; None where there are none.
-        dtype: of the masks.
+        mask_dtype: of the masks that hide branches from each other.
     """
     row = torch.arange(len(documents), device=documents.device)[:, None].expand_as(documents)
     places = _filled(documents.flatten() >= 0)  # padding attends as documents of its own
     numbers = torch.stack((row.flatten()[places], documents.flatten()[places]))
     _, lengths = torch.unique_consecutive(numbers, dim=1, return_counts=True)
     starts = lengths.cumsum(0) - lengths
-    labels = None if branches is None else branches.flatten()[places]
+    if branches is not None:
+        branches = branches.flatten()[places]
     index = torch.arange(len(places), device=places.device)
     positions = index - starts.repeat_interleave(lengths)
-    if labels is not None:
-        positions = _continued(positions, labels)
+    if branches is not None:
+        positions = _continued(positions, branches)
     order = lengths.argsort(descending=True, stable=True)
     spans = torch.stack((starts, lengths), dim=1)[order]
-    return Layout(places, positions, spans, labels, dtype)
+    return Layout(places, positions, spans, None, branches, mask_dtype)
 
 
 def without_padding(lengths: Tensor, width: int) -> Tensor | None:

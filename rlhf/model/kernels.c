@@ -1,7 +1,7 @@
 /* Steps of the transformer that torch composes of several operations, each of which reads and writes
  * all numbers again; here they are one pass each. float32, contiguous, last dimension first to vary.
  *
- * rlhf/model/kernels.py compiles this file and decoding.c, sets TILE, BLOCK and WIDTH, and links them to
+ * kernels.py sets TILE, BLOCK and WIDTH; compiler.py compiles this file and decoding.c and links them to
  * no OpenMP: the one that torch has loaded is used, and so its threads. A scratch has one part for each
  * of `threads`. */
 

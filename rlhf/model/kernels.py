@@ -2,7 +2,7 @@
 
 Torch composes a normalisation or a rotation of several operations, and each reads and writes all
 numbers again. Where no C compiler is found, and for other devices and types, callers take torch's
-operations: slower, and the same but for rounding. CC names another GCC than `cc`.
+operations: slower, and the same but for rounding.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlhf.model import compiled
+from rlhf.model import compiler
 
 STEP_WIDTH, WIDTH = 8, 32
 """What the width of a head is a multiple of for a decoding step, and any width for products."""
@@ -290,7 +290,7 @@ def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:
 @cache
 def _library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had."""
-    library = compiled.load(FILES, DEFINITIONS)
+    library = compiler.load(FILES, DEFINITIONS)
     if library is None:
         return None
     for name, (pointers, sizes, numbers) in ARGUMENTS.items():

@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlhf.model import compiled, kernels
+from rlhf.model import kernels
+from rlhf.model.compiler import processor
 
 # oneDNN keeps half a megabyte for each of the last 1,024 shapes of product that it has met; 64 hold
 # those of a training step. It reads these variables when it multiplies for the first time.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")  # of ideep, which stands before it
 
-INTEL = b"GenuineIntel" in compiled.processor()
+INTEL = b"GenuineIntel" in processor()
 if INTEL:  # the same bits with any number of threads, for a tenth of MKL's speed
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 

@@ -1,4 +1,4 @@
-"""C sources of this package, compiled when needed, for the processor that is there."""
+"""The C of kernels.py, compiled when needed, for the processor that is there."""
 
 import ctypes
 import hashlib
@@ -44,6 +44,8 @@ class _Build(NamedTuple):
 
 def load(files: Sequence[Path], definitions: Sequence[str]) -> ctypes.CDLL | None:
     """The functions of these files; None where they cannot be had, and a log line says why.
+
+    CC names another GCC than `cc`; XDG_CACHE_HOME is where what it makes is kept, ~/.cache without.
 
     Args:
         files: C sources (.c) and what they include (.h).
