@@ -32,7 +32,8 @@ def in_processes(directory: Path, world_size: int, work: Callable[[Rank], Any]) 
         process.start()
     try:
         for rank, process in zip(ranks, processes, strict=True):
-            process.join(SECONDS)
+            process.join(SECONDS + 60)  # a rank that gives up says for what it waited
+            assert process.exitcode is not None, f"rank {rank.index} has not ended"
             assert process.exitcode == 0, f"rank {rank.index} ended with {process.exitcode}"
     finally:
         for process in processes:
