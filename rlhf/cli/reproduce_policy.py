@@ -53,10 +53,7 @@ ROUND_2 = (
 )
 FROM_SFT = "--model {out}/sft/model --prompts {out}/world/prompts --train.seed {seed}"
 LONG = f"ppo --config {{configs}}/ppo_from_sft.yaml {FROM_SFT} --rewards {{own}}/reward"
-SHORT = (
-    f"ppo --config {{configs}}/ppo.yaml {FROM_SFT} --train.iterations 8 --train.epochs 2 "
-    "--train.prompts_per_iteration 64 --train.minibatch_size 32 --train.optim.lr 2e-4"
-)
+SHORT = f"ppo --config {{configs}}/ppo_short.yaml {FROM_SFT}"
 SWEEP = (
     "temperature-sweep --config {configs}/sweep.yaml --rewards {own}/reward "
     "--prompts {out}/held_out_prompts --seed {seed}"

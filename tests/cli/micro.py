@@ -43,7 +43,8 @@ SMALLER = {
     "recall": {"num_dialogues": 4, "sampling": {"max_new_tokens": 8}},
 }
 """Config → what replaces its values."""
-SMALLER["overoptimise"] = SMALLER["ppo_from_sft"] = SMALLER["ppo"]
+for name in ("overoptimise", "ppo_from_sft", "ppo_short"):
+    SMALLER[name] = SMALLER["ppo"]
 SMALLER["sweep"] = {
     "num_prompts": 20,
     "samples_per_prompt": 16,
