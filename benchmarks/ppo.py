@@ -4,17 +4,19 @@
     python benchmarks/ppo.py --peer PEER/bin/python --json runs/bench/ppo.json
 
 Without --peer only the row of Ray is measured. Each side is a process of its own, with as many
-threads as there are cores; they take turns. Same weights, prompts of 32 tokens, responses of at
-most 48, batch of 64 in one mini-batch and one micro-batch, float32; a policy, a reference and a
-critic of 1.4 M parameters each. TRL scores with one reward model of that size, `rlhf ppo` with its
-two.
+threads as there are cores; they take turns. Same weights, prompts, responses of at most 48 tokens,
+batch of 64 in one mini-batch and one micro-batch, float32; a policy, a reference and a critic of
+1.4 M parameters each. TRL scores with one reward model of that size, `rlhf ppo` with its two.
+
+Prompts are first messages of HH: as they come (19 tokens on average, 87 at most; TRL pads them to
+the longest of a batch, `rlhf ppo` packs them), or cut to 32 tokens, where nothing is to be padded.
 
 Rows are medians over iterations, in ms; the ratio is the peer's time over ours. `reference` is the
 log-probabilities under it, `values` those of the critic before the update, `train` the update of
 policy and critic, `rest` everything else (rewards, advantages, metrics, samples). A sync of weights
 is no row: with one worker both sides sample from the very weights that they train. `peak memory` is
-in MB, of the whole process. HH, whose prompts these are, is read from $RLHF_SHARED_DATA, or from
-shared/data beside the checkout.
+in MB, of the whole process. HH is read from $RLHF_SHARED_DATA, or from shared/data beside the
+checkout.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import json
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -42,6 +45,8 @@ VOCAB_SIZE, PROMPT_TOKENS, RESPONSE_TOKENS, BATCH, RATE = 4096, 32, 48, 64, 1e-6
 NUM_PROMPTS = 3 * BATCH
 EPOCHS = (1, 4)
 """The paper's, and TRL's default."""
+LENGTHS = ("natural", "equal")
+"""Of prompts: as they come, and all cut to `PROMPT_TOKENS`."""
 PHASES = ("iteration", "generate", "score", "reference", "values", "train", "rest")
 MB = 1e6
 
@@ -66,7 +71,11 @@ class Work:
             target = self.directory / "rewards" / domain / "model"
             save_model(scalar_model_from(model, 1), target, tokenizer.special_ids)
             tokenizer.save(target)
-        prompts = [Message("user", text) for text in cut(texts, tokenizer)]
+        self._write_prompts("natural", texts[:NUM_PROMPTS], tokenizer)
+        self._write_prompts("equal", cut(texts, tokenizer), tokenizer)
+
+    def _write_prompts(self, lengths: str, texts: list[str], tokenizer: Tokenizer) -> None:
+        prompts = [Message("user", text) for text in texts]
         rows = [
             Prompt(
                 prompt_id=str(number),
@@ -77,18 +86,18 @@ class Work:
             )
             for number, message in enumerate(prompts)
         ]
-        publish(self.directory / "prompts", rows, Prompt, split="train", key="hh")
+        publish(self.directory / lengths, rows, Prompt, split="train", key="hh")
         chat = ChatFormat(tokenizer)
         ids = [chat.encode_prompt([message]) for message in prompts]
-        (self.directory / "prompts.json").write_text(json.dumps(ids), encoding="utf-8")
+        (self.directory / f"{lengths}.json").write_text(json.dumps(ids), encoding="utf-8")
 
-    def file(self, epochs: int) -> Path:
+    def file(self, lengths: str, epochs: int) -> Path:
         """As the sides read it."""
         work = {
             "model": str(self.directory / "model"),
             "rewards": str(self.directory / "rewards"),
-            "dataset": str(self.directory / "prompts"),
-            "prompts": json.loads((self.directory / "prompts.json").read_text(encoding="utf-8")),
+            "dataset": str(self.directory / lengths),
+            "prompts": json.loads((self.directory / f"{lengths}.json").read_text(encoding="utf-8")),
             "batch": BATCH,
             "response_tokens": RESPONSE_TOKENS,
             "epochs": epochs,
@@ -96,7 +105,7 @@ class Work:
             "rate": RATE,
             "threads": usable_cores(),
         }
-        path = self.directory / f"work-{epochs}.json"
+        path = self.directory / f"work-{lengths}-{epochs}.json"
         path.write_text(json.dumps(work), encoding="utf-8")
         return path
 
@@ -140,40 +149,40 @@ def rows_of(title: str, ours: Side, peer: Side, phases: tuple[str, ...]) -> list
     return rows
 
 
+def compare(work: Work, lengths: str, epochs: int, peer: Path | None, repeats: int) -> list[Row]:
+    """The rows of one setting."""
+    file = str(work.file(lengths, epochs))
+    own = [sys.executable, "-m", "benchmarks.sides.ppo_ours", file]
+    commands = {"ours": [*own, "false"], "ray": [*own, "true"]}
+    if peer:
+        commands["trl"] = [str(peer), "-m", "benchmarks.sides.ppo_trl", file]
+    sides = measured(commands, work.directory, repeats)
+    title, rows = f"{lengths} prompts, epochs {epochs}", []
+    if peer:
+        ours, trl = sides["ours"], sides["trl"]
+        rows += rows_of(f"TRL 1.12.0, {title}", ours, trl, PHASES)
+        mine, theirs = ours.peak_bytes / MB, trl.peak_bytes / MB
+        memory = f"TRL 1.12.0, {title}, peak memory"
+        rows.append(Row(name=memory, ours=mine, peer=theirs, ratio=theirs / mine, unit="MB"))
+    ray = f"one Ray worker (ours) against this process (peer), {title}"
+    return rows + rows_of(ray, sides["ray"], sides["ours"], PHASES[:1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--peer", type=Path, help="Python of an environment with TRL 1.12.0")
+    parser.add_argument("--prompts", nargs="+", choices=LENGTHS, default=LENGTHS[:1])
     parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS, help="passes over a batch")
-    parser.add_argument("--repeats", type=int, default=5, help="counted turns of each side")
+    parser.add_argument("--repeats", type=int, default=3, help="counted turns of each side")
     parser.add_argument("--iterations", type=int, default=5, help="counted iterations of a turn")
     arguments = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         work = Work(Path(name), arguments.iterations)
         work.prepare()
-        for epochs in arguments.epochs:
-            file = str(work.file(epochs))
-            own = [sys.executable, "-m", "benchmarks.sides.ppo_ours", file]
-            commands = {"ours": [*own, "false"], "ray": [*own, "true"]}
-            if arguments.peer:
-                commands["trl"] = [str(arguments.peer), "-m", "benchmarks.sides.ppo_trl", file]
-            sides = measured(commands, work.directory, arguments.repeats)
-            title = f"epochs {epochs}"
-            if arguments.peer:
-                ours, trl = sides["ours"], sides["trl"]
-                rows += rows_of(f"TRL 1.12.0, {title}", ours, trl, PHASES)
-                mine, theirs = ours.peak_bytes / MB, trl.peak_bytes / MB
-                memory = f"TRL 1.12.0, {title}, peak memory"
-                rows.append(
-                    Row(name=memory, ours=mine, peer=theirs, ratio=theirs / mine, unit="MB")
-                )
-            rows += rows_of(
-                f"one Ray worker (ours) against this process (peer), {title}",
-                sides["ray"],
-                sides["ours"],
-                PHASES[:1],
-            )
+        for lengths, epochs in product(arguments.prompts, arguments.epochs):
+            rows += compare(work, lengths, epochs, arguments.peer, arguments.repeats)
     report(rows, ("torch", "transformers", "ray"), usable_cores(), arguments.json)
 
 

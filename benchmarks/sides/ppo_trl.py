@@ -56,7 +56,7 @@ def trainer_for(work: dict[str, Any], directory: str) -> PPOTrainer:
     )
     return PPOTrainer(
         args=arguments,
-        processing_class=AutoTokenizer.from_pretrained(work["model"]),
+        processing_class=AutoTokenizer.from_pretrained(work["model"], padding_side="left"),
         model=language_model(),
         ref_model=language_model(),
         reward_model=scalar_model(),
