@@ -61,7 +61,7 @@ def test_no_skip(tmp_path: Path, no_skip: str, no_data: str, summary: str) -> No
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert summary in result.stdout.splitlines()[-1], result.stdout
     if (no_skip, no_data) == ("1", "0"):

@@ -97,7 +97,7 @@ def _serve_postgresql(programs: Path, directory: Path) -> Iterator[Callable[[], 
 
     def run(program: str, *words: object) -> None:
         command = [str(programs / program), *map(str, words)]
-        subprocess.run(command, check=True, capture_output=True, timeout=60, **owner)
+        subprocess.run(command, check=True, capture_output=True, timeout=300, **owner)
 
     run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
     here = ("-h", "127.0.0.1", "-p", port, "-U", "postgres")

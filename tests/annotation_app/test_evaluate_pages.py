@@ -68,7 +68,7 @@ def test_reviewers_have_a_page_for_flags_and_annotators_none(
         ledger.write(lambda connection: connection.execute(here))
 
     become("reviewer")
-    checked(AppTest.from_file(ENTRY, default_timeout=20).run())
+    checked(AppTest.from_file(ENTRY, default_timeout=120).run())
     app = start("review")
     assert "Flag: odd" in {t.value for t in app.text}
     become("annotator")

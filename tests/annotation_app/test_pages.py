@@ -65,7 +65,7 @@ def start(
         import_module(f"annotation_app.screens.{page}").page(session)
 
     def started(page: str) -> AppTest:
-        return checked(AppTest.from_function(draw, args=(page,), default_timeout=20).run())
+        return checked(AppTest.from_function(draw, args=(page,), default_timeout=120).run())
 
     yield started
     st.cache_resource.clear()
@@ -96,7 +96,7 @@ def captions(app: AppTest) -> str:
 
 def test_the_entry_shows_the_first_item(start: Start) -> None:
     start("compare")
-    app = checked(AppTest.from_file(ENTRY, default_timeout=20).run())
+    app = checked(AppTest.from_file(ENTRY, default_timeout=120).run())
     assert [t.value for t in app.title] == ["Compare two responses"]
     assert {t.value for t in app.text} == {"question 0?", "first 0", "second 0"}
 
@@ -329,7 +329,7 @@ def test_manage_is_for_managers(start: Start, ledger: Database) -> None:
     with pytest.raises(AssertionError, match="needs the role manager"):
         start("manage")
     ledger.write(lambda connection: connection.execute(people.update().values(paused=True)))
-    app = checked(AppTest.from_file(ENTRY, default_timeout=20).run())
+    app = checked(AppTest.from_file(ENTRY, default_timeout=120).run())
     assert "is paused; ask a manager" in app.error[0].value
 
 
@@ -412,7 +412,7 @@ def test_managers_make_and_revoke_links(ledger: Database, monkeypatch: pytest.Mo
         people.section(session)
         session.database.close()
 
-    app = checked(AppTest.from_function(draw, args=(ledger.place,), default_timeout=20).run())
+    app = checked(AppTest.from_function(draw, args=(ledger.place,), default_timeout=120).run())
     app.text_input(key="new name").set_value("ann")
     press(app, "Make a link")
     address, token = app.code[0].value.split("#")

@@ -298,7 +298,7 @@ def kill_in_the_middle(
     try:
         for process in running:
             process.start()
-        wait_until(under_way, seconds=60)
+        wait_until(under_way, seconds=300)
         time.sleep(rng.uniform(0, 0.1))
     finally:
         for process in rng.sample(running, len(running)):

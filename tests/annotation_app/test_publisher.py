@@ -142,7 +142,7 @@ def test_the_process_publishes_and_ends_with_the_app(database: Database, tmp_pat
         try:
             assert app.stdout is not None
             publisher = int(app.stdout.readline())
-            wait_until((tmp_path / "out" / "manifest.json").exists, seconds=60)
+            wait_until((tmp_path / "out" / "manifest.json").exists, seconds=300)
         finally:
             app.send_signal(signal.SIGKILL)
     wait_until(lambda: not _lives(publisher), seconds=20)

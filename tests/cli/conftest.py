@@ -42,7 +42,7 @@ def micro_run(tmp_path_factory: pytest.TempPathFactory) -> MicroRun:
     command = [sys.executable, "-c", RUN, str(configs), *words]
     environment = os.environ | {"RAY_ADDRESS": ""}
     first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not (out / "sft" / "finished.json").exists():
         assert first.poll() is None, first.stderr.read().decode()  # type: ignore[union-attr]
         assert time.monotonic() < deadline

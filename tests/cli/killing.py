@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-SECONDS = 200.0
+SECONDS = 600.0
 
 
 def killed_when(due: Callable[[], bool], argv: Sequence[str]) -> None:

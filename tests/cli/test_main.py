@@ -23,7 +23,7 @@ def test_help_answers_in_half_a_second() -> None:
     seconds = []
     for _ in range(5):
         start = time.monotonic()
-        result = subprocess.run([*RLHF, "--help"], capture_output=True, text=True, timeout=60)
+        result = subprocess.run([*RLHF, "--help"], capture_output=True, text=True, timeout=300)
         seconds.append(time.monotonic() - start)
         assert result.returncode == 0, result.stderr
     assert min(seconds) < 0.5  # the best of five: others may be using the machine
@@ -39,7 +39,7 @@ def test_help_imports_nothing_heavy() -> None:
         "print([name for name in heavy if name in sys.modules])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
     )
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 

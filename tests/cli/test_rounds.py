@@ -270,7 +270,6 @@ def results(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow  # six processes of their own, one after the other
-@pytest.mark.timeout(900)  # seven times what a quiet machine takes
 def test_kill_9_in_every_stage(inputs: Path, finished: Path, tmp_path: Path) -> None:
     """One run killed in each kind of stage; what was finished is not done again."""
     out = tmp_path / "run"

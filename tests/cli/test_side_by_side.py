@@ -119,7 +119,7 @@ def test_a_failure_is_told_and_ends_the_others(tmp_path: Path) -> None:
 def test_a_killed_stage_is_told_and_interrupts_the_others(tmp_path: Path) -> None:
     with start(tmp_path) as (parent, stages):
         stages[0].kill()
-        _, told = parent.communicate(timeout=60)
+        _, told = parent.communicate(timeout=300)
     assert "did not finish: it was killed, perhaps for want of memory" in told
     logs = [(tmp_path / f"{name}.log").read_text() for name in "ab"]
     assert ["interrupted" in log for log in logs].count(True) == 1
@@ -144,7 +144,7 @@ def start(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.P
     stages: list[psutil.Process] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while not all((tmp_path / name / "config.yaml").exists() for name in "ab"):
                 assert parent.poll() is None and time.monotonic() < deadline
                 time.sleep(0.1)
@@ -173,8 +173,8 @@ def test_stages_end_with_the_command(tmp_path: Path, how: signal.Signals) -> Non
     """However it ends: else those who start it again find the directories in use."""
     with start(tmp_path) as (parent, stages):
         parent.send_signal(how)
-        parent.communicate(timeout=60)
-        gone, alive = psutil.wait_procs(stages, timeout=60)
+        parent.communicate(timeout=300)
+        gone, alive = psutil.wait_procs(stages, timeout=300)
         assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive), gone
     if how is signal.SIGINT:
         for name in "ab":

@@ -96,7 +96,7 @@ def test_same_seed_same_bytes(tmp_path: Path, written: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)],
         env=os.environ | {"PYTHONHASHSEED": "7"},
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert content_of(tmp_path) == content_of(written)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.deepspeed
 
 SESSION = """
 import torch
@@ -45,7 +45,7 @@ def test_every_stage_tells_of_a_step_that_diverges() -> None:
     It has none at stage 0 in fp32, and at stage 3 one that does not overflow.
     """
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SESSION], capture_output=True, text=True, timeout=240
+        [sys.executable, "-W", "ignore", "-c", SESSION], capture_output=True, text=True, timeout=600
     )
     found = [line[7:] for line in ended.stdout.splitlines() if line.startswith("RESULT ")]
     step = "training diverged in optimizer step 2: the"

@@ -14,7 +14,7 @@ from rlhf.engine.base import EngineConfig
 from rlhf.types import stat_values
 from tests.distributed.ranks import OPTIM, PAUSE, STEPS, Found, Job, alone, joined, play
 
-pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.deepspeed
 STAGES = [0, 1, 2, 3]
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 

@@ -19,7 +19,7 @@ from rlhf.types import Stats
 from tests.distributed.processes import in_processes
 from tests.live_bytes import LiveBytes
 
-pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.deepspeed
 SHAPE = ModelConfig(
     vocab_size=2000, dim=320, num_layers=6, num_heads=10, num_kv_heads=10, ffn_dim=860
 )

@@ -20,7 +20,7 @@ from rlhf.types import Experience
 from tests import made_up
 from tests.distributed.processes import in_processes
 
-pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.deepspeed
 SHAPE = ModelConfig(vocab_size=512, dim=256, num_layers=2, num_heads=4, num_kv_heads=4, ffn_dim=512)
 """ZeRO-3 shares its matrices out: each has more than 100,000 numbers but those of the attention."""
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -42,7 +42,7 @@ def experience() -> Experience:
 
 def answers(directory: Path, engine: EngineConfig, rank: Rank) -> dict[str, Tensor]:
     """What a rank says of its rows."""
-    seat = Seat(rank=rank, threads=1, device="cpu", timeout=120.0)
+    seat = Seat(rank=rank, threads=1, device="cpu", timeout=300.0)
     optim, rows = OptimConfig(), experience()
     policy = PolicyWorker(seat, directory / "policy", directory / "first", engine, optim, 1.0)
     critic = CriticWorker(seat, directory / "critic", "helpfulness", engine, optim)

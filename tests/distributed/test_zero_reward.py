@@ -9,7 +9,7 @@ from rlhf.training import NUM_TOKENS
 from rlhf.types import merge_stats, stat_values
 from tests.distributed.reward_ranks import STEPS, Found, play, task, work
 
-pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.deepspeed
 STAGES = [0, 1, 2, 3]
 
 

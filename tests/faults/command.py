@@ -71,7 +71,7 @@ class Command:
         """Its Ray actors."""
         return [p for p in self.processes() if name_of(p).startswith("ray::Host")]
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
         """Looks a thousand times a second."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -85,7 +85,7 @@ class Command:
         self._process.kill()
         self._process.communicate()
 
-    def end(self, seconds: float = 120.0) -> tuple[int, list[str]]:
+    def end(self, seconds: float = 300.0) -> tuple[int, list[str]]:
         """Exit code and the lines on the terminal after that of Ray's start, once it has ended."""
         _, errors = self._process.communicate(timeout=seconds)
         start, *lines = [line for line in errors.splitlines() if line]

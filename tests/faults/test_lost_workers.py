@@ -16,7 +16,7 @@ from rlhf.metrics import read_metrics
 from tests.faults.command import SECONDS_TO_END, Command
 from tests.faults.conftest import EVERY, Inputs, Start
 
-pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.deepspeed]
 Due = Callable[[Path], bool]
 
 

@@ -25,7 +25,7 @@ def test_reward_distributions_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = write_run(tmp_path / "run", overoptimise=True)
     monkeypatch.setenv("RLHF_RUN", str(run))
     notebook = nbformat.read(NOTEBOOKS / "reward_distributions.ipynb", as_version=4)
-    client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(NOTEBOOKS)}})
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}})
     client.execute()
 
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]

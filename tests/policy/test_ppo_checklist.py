@@ -41,11 +41,11 @@ EOS, PAD = tiny_tokenizer().eos_id, tiny_tokenizer().pad_id
 WARM = SamplingConfig(temperature=0.7, max_new_tokens=6)
 
 
-TWO = Placement(workers=2, timeout=120)
+TWO = Placement(workers=2, timeout=300)
 DEEPSPEED = EngineConfig(kind="deepspeed", zero_stage=2)
 WORKERS = {
     "torch": (HERE, TORCH),
-    "DeepSpeed": (Placement(timeout=120), DEEPSPEED),
+    "DeepSpeed": (Placement(timeout=300), DEEPSPEED),
     "two workers": (TWO, DEEPSPEED),
     "two workers, ZeRO-3": (TWO, EngineConfig(zero_stage=3)),
 }

@@ -49,7 +49,7 @@ IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SAMPLING = SamplingConfig(max_new_tokens=64)
 FULL = replace(SAMPLING, min_new_tokens=64)  # no response ends by chance
 TRAIN = PpoConfig(prompts_per_iteration=8, minibatch_size=8, micro_batch_size=4, sampling=SAMPLING)
-SEAT = Seat(rank=Rank(), threads=1, device="cpu", timeout=60.0)
+SEAT = Seat(rank=Rank(), threads=1, device="cpu", timeout=300.0)
 ONE = Placement(ray=False)
 SPEC = UpdateSpec(
     epochs=1, minibatch_size=8, micro_batch_size=4, clip_range=0.2, learning_rate=1e-6,

@@ -20,8 +20,8 @@ from tests.policy.in_process import HERE, RuleScorer, constant
 from tests.reward.tiny import tiny_chat
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed]
-TWO = Placement(workers=2, timeout=120)
-APART = Placement(cpus_per_worker=0.5, timeout=120)
+TWO = Placement(workers=2, timeout=300)
+APART = Placement(cpus_per_worker=0.5, timeout=300)
 """One worker, in a placement group."""
 CONFIG = PpoConfig(
     iterations=4,

@@ -319,7 +319,7 @@ def test_a_browser_draws_every_chart_offline(run: Path, html: str, tmp_path: Pat
         f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom",
         (run / "report.html").as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     charts = html.count("<figure>")
     assert done.stdout.count("<svg ") >= charts  # the menus have icons of their own
     assert done.stdout.count('class="marks"') == charts

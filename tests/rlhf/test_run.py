@@ -295,7 +295,7 @@ run.checkpoint(20, write)
 @pytest.mark.parametrize("where", ["while writing", "before run.json", "before the rename"])
 def test_kill_9_leaves_a_checkpoint_complete_or_absent(tmp_path: Path, where: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), where], capture_output=True, timeout=60
+        [sys.executable, "-c", KILLED, str(tmp_path), where], capture_output=True, timeout=300
     )
     assert ended.returncode == -9, ended.stderr
     step, directory = Run(tmp_path, "sft", {"seed": 1}).resume()

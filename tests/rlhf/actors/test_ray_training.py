@@ -22,7 +22,7 @@ from tests.rlhf.toy_task import NUM_STEPS, TOKENS_PER_STEP, Toy
 from tests.tiny_models import small_language_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.usefixtures("local_ray")]
-HERE, TWO = Placement(ray=False), Placement(workers=2, timeout=120)
+HERE, TWO = Placement(ray=False), Placement(workers=2, timeout=300)
 LOOP = LoopConfig(log_every=2, evaluate_every=5, checkpoint_every=4)
 
 

@@ -151,7 +151,7 @@ def test_workers_that_reserve_are_placed_together() -> None:
         found = placement_group_table().values()
         return [group for group in found if group["state"] != "REMOVED"]
 
-    placement = Placement(workers=2, cpus_per_worker=0.5, timeout=60)
+    placement = Placement(workers=2, cpus_per_worker=0.5, timeout=300)
     with RayGroup(Counter, placement, 5, name="counter") as group:
         assert group.broadcast(Counter.add, 1) == [6, 6]
         assert [(g["strategy"], g["state"]) for g in groups()] == [("PACK", "CREATED")]

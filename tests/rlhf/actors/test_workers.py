@@ -19,8 +19,8 @@ EOS = 2
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=8)
 PLACES = {
     "here": Placement(ray=False),
-    "one actor": Placement(timeout=60),
-    "two actors": Placement(workers=2, timeout=60),
+    "one actor": Placement(timeout=300),
+    "two actors": Placement(workers=2, timeout=300),
 }
 
 

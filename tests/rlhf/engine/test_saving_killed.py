@@ -10,7 +10,7 @@ import pytest
 
 from tests.rlhf.engine.saving import fresh_engine, state_of, take_step, train_until_killed
 
-SECONDS_TO_START = 120
+SECONDS_TO_START = 300
 """Of a process that imports torch, on a busy machine."""
 
 
@@ -58,7 +58,6 @@ def test_a_few_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # fifty processes
-@pytest.mark.timeout(900)
 def test_many_times(tmp_path: Path) -> None:
     saved, torn = rounds(tmp_path, 50)
     assert saved >= 50

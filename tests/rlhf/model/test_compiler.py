@@ -30,7 +30,7 @@ def run_with(environment: dict[str, str]) -> str:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     return result.stderr + result.stdout
