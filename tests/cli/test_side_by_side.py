@@ -128,10 +128,11 @@ def test_a_killed_stage_is_told_and_interrupts_the_others(tmp_path: Path) -> Non
 SCRIPT = """
 import signal
 from pathlib import Path
-from rlhf.cli.side_by_side import run_side_by_side
+from rlhf.cli import side_by_side
 if __name__ == "__main__":
+    side_by_side.PATIENCE = 300.0  # on a busy machine the usual one may be too short
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-    run_side_by_side(Path({out!r}), {stages!r}, 2)
+    side_by_side.run_side_by_side(Path({out!r}), {stages!r}, 2)
 """
 
 
