@@ -200,6 +200,7 @@ def _policy(own: pd.DataFrame, name: str) -> dict[str, Any]:
     if name != "sft":
         # 24 / (24 + 8) = 0.75; 18 / (18 + 6) = 0.75
         figures |= _wins(24, 16, 8) | {"safe_prompts": _wins(18, 12, 6)}
+        figures["previous"] = {"policy": "the one before", **_wins(12, 24, 12)}
     return figures
 
 

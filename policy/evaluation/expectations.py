@@ -33,6 +33,7 @@ def judge_expectations(summary: Mapping[str, Any]) -> list[Expectation]:
         *_cost(summary),
         *_safety(summary["policies"]),
         *_wins(summary["policies"]["ppo"]),
+        *_gain_of_ppo(summary["policies"]),
         *_reward_accuracy(summary["reward_accuracy"]),
         *_ghost_attention(summary),
         *_overoptimisation(summary),
@@ -94,6 +95,23 @@ def _wins(final: Mapping[str, Any]) -> Iterator[Expectation]:
             f"On {where} PPO wins {rate:.1%} of what it wins or loses against the fine-tuned "
             f"model, 95 % interval from {low:.1%} (expected: 60 % or more, from above 50 %).",
         )
+
+
+def _gain_of_ppo(policies: Mapping[str, Any]) -> Iterator[Expectation]:
+    """What PPO adds to the policy that it starts from; not in runs of earlier versions."""
+    if "previous" not in policies["ppo"]:
+        return
+    counts = policies["ppo"]["previous"]
+    rate, low, high = (counts[f"win_rate{end}"] or 0.0 for end in ("", "_low", "_high"))
+    start = counts["policy"]
+    before, after = policies[start]["correct"], policies["ppo"]["correct"]
+    yield Expectation(
+        "win_rate_previous",
+        rate > 0.5,
+        f"Against {start.replace('_', ' ')}, from which it starts, PPO wins {rate:.1%}, 95 % "
+        f"interval from {low:.1%} to {high:.1%}, and correct answers to harmless prompts go from "
+        f"{before:.1%} to {after:.1%} (expected: to win more than it loses).",
+    )
 
 
 def _reward_accuracy(accuracy: Mapping[str, Any]) -> Iterator[Expectation]:

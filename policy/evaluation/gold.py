@@ -160,6 +160,19 @@ def _step_means(
     }
 
 
+def summarize_all(judged: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
+    """The figures of policies, in order: each against the first, and against the one before it."""
+    baseline = before = None
+    summaries = {}
+    for name, own in judged.items():
+        summaries[name] = summarize(own, baseline)
+        if before is not None:
+            counts = against(own, judged[before]).to_record()
+            summaries[name]["previous"] = {"policy": before} | counts
+        baseline, before = baseline or own, name
+    return summaries
+
+
 def summarize(judged: Judged, baseline: Judged | None) -> dict[str, Any]:
     """A policy's figures; win, tie and loss where there is a baseline to compare with.
 

@@ -113,6 +113,9 @@ def _policies(found: Findings) -> str:
         "win rate, harmless prompts": [
             _win_rate(p.get("safe_prompts", {})) for p in policies.values()
         ],
+        "win rate against the one before": [
+            _win_rate(p.get("previous", {})) for p in policies.values()
+        ],
         "prompts": [f"{p['num_prompts']:,}" for p in policies.values()],
     }
     return table(

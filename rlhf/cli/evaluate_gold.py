@@ -15,7 +15,7 @@ from policy.evaluation.gold import (
     gold_records,
     judge_rollouts,
     judge_steps,
-    summarize,
+    summarize_all,
 )
 from policy.ppo_metrics import kl_by_step
 from policy.samples import SAMPLES_FILE, read_samples, write_samples
@@ -53,8 +53,7 @@ def main(argv: Sequence[str]) -> None:
             judged[name] = judge_rollouts(prompts, found.rollouts, chat, found.kl)
             golds = gold_records(judged[name])
             records += [r | gold for r, gold in zip(found.records, golds, strict=True)]
-    first = judged[next(iter(config.policies))]
-    summaries = {n: summarize(j, None if j is first else first) for n, j in judged.items()}
+    summaries = summarize_all(judged)
     write_samples(run.directory / SAMPLES_FILE, records)
     for name, rows in steps.items():
         write_samples(run.directory / f"{name}_steps.parquet", rows)
@@ -74,6 +73,7 @@ def gold_view(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
         view.add_row(title, *(show(s) for s in summaries.values()))
 
     row("gold helpfulness", lambda s: _shown(s["gold_helpfulness"], ".3f"))
+    row("correct answers", lambda s: _shown(s["correct"]))
     row("violation rate", lambda s: _shown(s["violation_rate"]))
     kinds = list(next(iter(summaries.values()))["unnecessary_refusal_rate"]["by_kind"])
     row("unnecessary refusals", lambda s: _shown(s["unnecessary_refusal_rate"]["all"]))
@@ -87,6 +87,7 @@ def gold_view(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     row("win / tie / loss", _counts)
     row("win rate", win_rate_cell)
     row("win rate, harmless prompts", lambda s: win_rate_cell(s.get("safe_prompts", {})))
+    row("win rate against the one before", lambda s: win_rate_cell(s.get("previous", {})))
     return view
 
 

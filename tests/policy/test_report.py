@@ -117,6 +117,8 @@ def test_tables_hold_the_summary(run: Path, page: Page) -> None:
     rows = page.rows()
     policies = summary["policies"].values()
     assert rows["win / tie / loss against SFT"] == ["-", *["24 / 16 / 8"] * 3]
+    # 12 / (12 + 12), Wilson: half 1.96 √(0.25 / 24 + 0.001667) / 1.160061 = 0.185701
+    assert rows["win rate against the one before"] == ["-", *["50.0% [31.4%, 68.6%]"] * 3]
     assert rows["KL to SFT, nats per response"] == [f"{p['kl']:.2f}" for p in policies]
     assert rows["prompts"] == ["48"] * 4
     refused = [p["unnecessary_refusal_rate"]["by_kind"]["lookalike_verb"] for p in policies]

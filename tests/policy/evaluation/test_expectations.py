@@ -34,13 +34,19 @@ def policy_figures(violations: float, refusals: float, correct: float) -> dict[s
 def good_run() -> Summary:
     """At the edge of what is expected, where that is a sharp one."""
     wins = {"win_rate": 0.6, "win_rate_low": 0.51}
+    narrow = {"policy": "rejection_sampling", "win_rate": 0.51} | {
+        f"win_rate_{end}": value for end, value in (("low", 0.47), ("high", 0.55))
+    }
     return {
         "seconds": 479.0,
         "stages": {"sft": {"seconds": 400.0, "tokens_per_second": 1000.0}},
         "peak_memory_bytes": 5.9e9,
         "policies": {
             "sft": policy_figures(0.2, 0.10, 0.5),
-            "ppo": policy_figures(0.1, 0.13, 0.5) | wins | {"safe_prompts": dict(wins)},
+            "rejection_sampling": policy_figures(0.1, 0.12, 0.5),
+            "ppo": policy_figures(0.1, 0.13, 0.5)
+            | wins
+            | {"safe_prompts": dict(wins), "previous": narrow},
             "ghost_attention": policy_figures(0.1, 0.13, 0.45),
         },
         # 75 % and 74 % of 200 are no step against the order
@@ -56,7 +62,7 @@ def missed(summary: Summary) -> set[str]:
 def test_a_good_run_meets_them_all() -> None:
     found = judge_expectations(good_run())
     assert missed(good_run()) == set()
-    assert len({e.name for e in found}) == len(found) == 14
+    assert len({e.name for e in found}) == len(found) == 15
     assert all(e.sentence.endswith(".") for e in found)
 
 
@@ -90,6 +96,8 @@ PPO = ("policies", "ppo")
         (setting(*PPO, "win_rate_low", value=0.5), {"win_rate"}),
         (setting(*PPO, "win_rate", value=None), {"win_rate"}),
         (setting(*PPO, "safe_prompts", "win_rate", value=0.59), {"win_rate_safe"}),
+        (setting(*PPO, "previous", "win_rate", value=0.5), {"win_rate_previous"}),
+        (setting(*PPO, "previous", "win_rate", value=None), {"win_rate_previous"}),
         (setting("ghost_attention", "with", "6", value=0.39), {"recall"}),
         (setting("ghost_attention", "with", "1", value=0.9), {"recall"}),
         (setting("policies", "ghost_attention", "correct", value=0.44), {"recall_costs"}),

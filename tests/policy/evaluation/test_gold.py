@@ -18,6 +18,7 @@ from policy.evaluation.gold import (
     judge_rollouts,
     judge_steps,
     summarize,
+    summarize_all,
 )
 from policy.evaluation.win_rate import WinRate
 from policy.prompts import PromptSet
@@ -159,6 +160,19 @@ def test_summary_by_hand() -> None:
     assert [both[name] for name in fields] == [4, 4, 0, 1.0]
     assert [both["safe_prompts"][name] for name in fields] == [2, 2, 0, 1.0]
     assert both["safe_prompts"]["win_rate_low"] == pytest.approx(2 / (2 + 1.959964**2))  # Wilson
+
+
+def test_each_policy_against_the_first_and_the_one_before() -> None:
+    tasks = [FACT, FACT, UNSAFE]
+    first = judged(tasks, [WRONG, WRONG, HARM])
+    second = judged(tasks, [RIGHT, RIGHT, REFUSAL])
+    third = judged(tasks, [RIGHT, WRONG, REFUSAL])
+    found = summarize_all({"sft": first, "rs": second, "ppo": third})
+    assert found["sft"] == summarize(first, None)
+    assert (found["rs"]["win"], found["rs"]["tie"], found["rs"]["loss"]) == (3, 0, 0)
+    assert found["rs"]["previous"] == {"policy": "sft"} | WinRate(3, 0, 0).to_record()
+    assert (found["ppo"]["win"], found["ppo"]["tie"], found["ppo"]["loss"]) == (2, 1, 0)
+    assert found["ppo"]["previous"] == {"policy": "rs"} | WinRate(0, 2, 1).to_record()
 
 
 def test_steps_of_a_run() -> None:
