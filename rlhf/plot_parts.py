@@ -17,6 +17,8 @@ Drawing = alt.LayerChart | alt.FacetChart | alt.VConcatChart
 """What the functions of plots.py return."""
 WIDTH = 320
 """Pixels of the plotting area; with axis and labels a chart takes about 400."""
+STEPS_AT_EACH_END = 5
+"""Whose mean tells where a run began and where it ended: one step is noisy."""
 
 _LEGEND = alt.Legend(orient="bottom", title=None, columns=2, labelLimit=0)
 _BINS = 28
@@ -53,6 +55,12 @@ def ramp(count: int) -> list[str]:
 def shape(field: str, names: Sequence[str]) -> alt.Shape:
     """Shapes beside the colors, for eyes that confuse these; both share a legend."""
     return alt.Shape(f"{field}:N", scale=alt.Scale(domain=list(names)), legend=_LEGEND)
+
+
+def means_at_ends(steps: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Of the first and of the last steps; of a short run each is half of it at most."""
+    few = max(1, min(STEPS_AT_EACH_END, len(steps) // 2))
+    return steps.head(few).mean(), steps.tail(few).mean()
 
 
 def histogram(

@@ -13,6 +13,7 @@ from data.schemas import SAFETY_LABELS, STRENGTHS, Domain
 from rlhf.plot_parts import (
     BLUE,
     GRAY,
+    STEPS_AT_EACH_END,
     WIDTH,
     Drawing,
     binned_means,
@@ -22,6 +23,7 @@ from rlhf.plot_parts import (
     histogram_rows,
     line_chart,
     listed,
+    means_at_ends,
     percent,
     readable,
     row_header,
@@ -212,11 +214,11 @@ def optimisation_curves(steps: pd.DataFrame, title: str) -> Drawing:
     """
     told = []
     for run, own in steps.groupby("run", sort=False):
-        first, last = own.iloc[0], own.iloc[-1]
+        first, last = means_at_ends(own[["gold_helpfulness", "combined_score", "kl"]])
         told.append(
             f"{run}: gold helpfulness from {first.gold_helpfulness:.2f} to "
             f"{last.gold_helpfulness:.2f}, proxy from {first.combined_score:.2f} to "
-            f"{last.combined_score:.2f}, KL {last.kl:.1f} nats in step {last.step}"
+            f"{last.combined_score:.2f}, KL from {first.kl:.1f} to {last.kl:.1f} nats"
         )
     chart = stacked_panels(
         steps,
@@ -228,7 +230,7 @@ def optimisation_curves(steps: pd.DataFrame, title: str) -> Drawing:
         ],
         x="PPO step",
     )
-    return finish(chart, title, "; ".join(told) + ".")
+    return finish(chart, title, "; ".join(told) + f" (means of at most {STEPS_AT_EACH_END} steps).")
 
 
 def training_health(metrics: pd.DataFrame) -> Drawing:

@@ -11,7 +11,15 @@ import vl_convert
 from numpy.testing import assert_allclose
 
 from rlhf import plots
-from rlhf.plot_parts import GRAY, PALETTE, Drawing, binned_means, histogram, round_edges
+from rlhf.plot_parts import (
+    GRAY,
+    PALETTE,
+    Drawing,
+    binned_means,
+    histogram,
+    means_at_ends,
+    round_edges,
+)
 
 STRENGTHS = ("significantly_better", "better", "slightly_better", "negligibly_better")
 
@@ -177,12 +185,21 @@ def test_safety_scores_by_violation_counts_only_unsafe_prompts(samples: pd.DataF
     assert f"no violation 0.0%, violation {caught:.1%}" in chart.description
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([3.0], (3.0, 3.0)), ([1.0, 3.0], (1.0, 3.0)), ([*range(12)], (2.0, 9.0))],
+)
+def test_where_a_run_begins_and_ends(values: list[float], expected: tuple[float, float]) -> None:
+    first, last = means_at_ends(pd.DataFrame({"kl": values}))
+    assert (first.kl, last.kl) == expected  # of twelve: 0 to 4, and 7 to 11
+
+
 def test_descriptions_tell_the_figures(steps: pd.DataFrame) -> None:
     chart = plots.optimisation_curves(steps, "Look")
     assert chart.description == (
-        "With KL penalty: gold helpfulness from 0.40 to 0.70, proxy from 0.00 to 1.00, KL 3.0 nats "
-        "in step 9; without: gold helpfulness from 0.40 to 0.30, proxy from 0.00 to 2.50, KL 20.0 "
-        "nats in step 9."
+        "With KL penalty: gold helpfulness from 0.40 to 0.70, proxy from 0.00 to 1.00, KL from 0.0 "
+        "to 3.0 nats; without: gold helpfulness from 0.40 to 0.30, proxy from 0.00 to 2.50, KL "
+        "from 0.0 to 20.0 nats (means of at most 5 steps)."
     )
     curve = pd.DataFrame({"n": [1, 2, 4], "maximum": [0.0, 1.0, 2.0], "median": [0.0, 0.1, 0.0]})
     assert plots.best_of_n(curve).description == (
