@@ -206,7 +206,7 @@ def train_ppo(
     if not config.patience:
         roles.policy.broadcast(PolicyWorker.save_model, run.model)
     per_prompt = sum(line["response/tokens"] for line in read_metrics(run.directory))
-    return {"tokens": per_prompt * config.prompts_per_iteration}
+    return {"tokens": round(per_prompt * config.prompts_per_iteration)}
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from rlhf.cli.rewarding import RewardChoice, opener
 from rlhf.cli.runs import Restarts, begin, report_line, session
 from rlhf.engine.base import EngineConfig
 from rlhf.engine.build import check_engine
+from rlhf.metrics import read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,9 @@ def main(argv: Sequence[str]) -> None:
     with session(next((placement for placement in used if placement.ray), config.placement)):
         figures = restarts.around(work, run)
     run.finish(**figures)
-    report_line("ppo", run, **figures)
+    last = read_metrics(run.directory)[-1]
+    ends_with = {"last score": last["objective/scores"], "KL": last["objective/kl"]}
+    report_line("ppo", run, **figures, **ends_with)
 
 
 def _plan(config: PpoCommand) -> None:

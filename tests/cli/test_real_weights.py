@@ -1,6 +1,7 @@
 """A really trained model of others, stories260K, through every stage, with a function as reward."""
 
 import json
+import re
 import shutil
 import time
 from math import sqrt
@@ -165,7 +166,7 @@ def test_ppo(stories: Path, openings: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow  # all of docs/real_weights.md's PPO: half a minute of one core
 def test_ppo_learns_to_please_and_stays_readable(
-    stories: Path, openings: Path, tmp_path: Path
+    stories: Path, openings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From 2 to 8 happy words in a hundred, at a KL below 20 nats, in less than 5 CPU minutes."""
     words = f"--config {ROOT}/configs/stories/ppo.yaml --model {stories} --prompts {openings}"
@@ -181,6 +182,9 @@ def test_ppo_learns_to_please_and_stays_readable(
     error = sqrt(variance(first) / len(first) + variance(last) / len(last))
     assert (mean(last) - mean(first)) / error > 5, "significant by far"
     assert lines[-1]["eval/kl"] < 20
+    score, kl = lines[-1]["objective/scores"], lines[-1]["objective/kl"]
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"; tokens \d+, last score {score:.3f}, KL {kl:.3f}$", told)
     assert lines[-1]["health/repeated_ngrams"] < lines[0]["health/repeated_ngrams"] + 0.05
 
 
