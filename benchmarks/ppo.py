@@ -28,8 +28,8 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import ROOT, Row, report, shared_data
-from benchmarks.sides.turns import Side
+from benchmarks.measure import Row, report, shared_data
+from benchmarks.sides.turns import Side, take_turns
 from data.chat_format import ChatFormat
 from data.counting import WordCounter
 from data.dataset import publish
@@ -121,21 +121,6 @@ def cut(texts: list[str], tokenizer: Tokenizer) -> list[str]:
     return fit[:NUM_PROMPTS]
 
 
-def measured(commands: dict[str, list[str]], directory: Path, repeats: int) -> dict[str, Side]:
-    """The sides after their turns; the first turn of each warms it up."""
-    sides = {
-        name: Side(command, directory / f"{name}.log", ROOT) for name, command in commands.items()
-    }
-    try:
-        for turn in range(1 + repeats):
-            for side in sides.values():
-                side.turn(counted=turn > 0)
-    finally:
-        for side in sides.values():
-            side.close()
-    return sides
-
-
 def rows_of(title: str, ours: Side, peer: Side, phases: tuple[str, ...]) -> list[Row]:
     """One row per phase."""
     rows = []
@@ -156,7 +141,7 @@ def compare(work: Work, lengths: str, epochs: int, peer: Path | None, repeats: i
     commands = {"ours": [*own, "false"], "ray": [*own, "true"]}
     if peer:
         commands["trl"] = [str(peer), "-m", "benchmarks.sides.ppo_trl", file]
-    sides = measured(commands, work.directory, repeats)
+    sides = take_turns(commands, work.directory, repeats)
     title, rows = f"{lengths} prompts, epochs {epochs}", []
     if peer:
         ours, trl = sides["ours"], sides["trl"]

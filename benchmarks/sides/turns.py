@@ -1,6 +1,6 @@
 """A side of a benchmark in a process of its own: it takes a turn when told, and says how long.
 
-Imports nothing of ours and nothing that a peer's environment may lack.
+Imports nothing that a peer's environment may lack.
 """
 
 import json
@@ -8,15 +8,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import ROOT
+
 FIRST_PHASE = "generate"
 """An iteration begins where sampling does."""
 Iteration = dict[str, float]
-"""Seconds by phase; `iteration` is all of it and `rest` what no phase names."""
+"""Figures of an iteration. Those of a `Clock` are seconds by phase: `iteration` is all of it, and
+`rest` what no phase names."""
 
 
 class Clock:
@@ -92,8 +95,10 @@ class Side:
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             print("turn", file=self._process.stdin, flush=True)
-            answer = json.loads(self._process.stdout.readline())
-        except (BrokenPipeError, json.JSONDecodeError):
+            # Before it serves, a library may print what it has to say at its import.
+            lines = (line for line in self._process.stdout if line.startswith("{"))
+            answer = json.loads(next(lines))
+        except (BrokenPipeError, StopIteration):
             last = "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-20:])
             raise RuntimeError(f"{self._command} failed:\n{last}") from None
         self.peak_bytes = answer["peak_bytes"]
@@ -103,3 +108,20 @@ class Side:
     def close(self) -> None:
         """Ends the process."""
         self._process.communicate()
+
+
+def take_turns(
+    commands: Mapping[str, Sequence[str]], directory: Path, repeats: int
+) -> dict[str, Side]:
+    """The sides after their turns; the first turn of each warms it up, logs go to the directory."""
+    sides = {
+        name: Side(command, directory / f"{name}.log", ROOT) for name, command in commands.items()
+    }
+    try:
+        for turn in range(1 + repeats):
+            for side in sides.values():
+                side.turn(counted=turn > 0)
+    finally:
+        for side in sides.values():
+            side.close()
+    return sides

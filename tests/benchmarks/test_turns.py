@@ -34,6 +34,7 @@ def test_phases_of_iterations_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 SERVE = """
 import sys
 from benchmarks.sides.turns import serve
+print("a library greets")
 def turn():
     print("noise")
     if sys.argv[1] == "fails":
