@@ -131,11 +131,12 @@ def documents_layout(
             branches, which follow it and see the trunk and themselves; None where there are none.
         mask_dtype: of the masks that hide branches from each other.
     """
-    row = torch.arange(len(documents), device=documents.device)[:, None].expand_as(documents)
     places = _filled(documents.flatten() >= 0)  # padding attends as documents of its own
-    numbers = torch.stack((row.flatten()[places], documents.flatten()[places]))
-    _, lengths = torch.unique_consecutive(numbers, dim=1, return_counts=True)
-    starts = lengths.cumsum(0) - lengths
+    row, number = places // documents.shape[1], documents.flatten()[places]
+    begins = torch.ones_like(places, dtype=torch.bool)
+    begins[1:] = (row[1:] != row[:-1]) | (number[1:] != number[:-1])
+    starts = begins.nonzero().squeeze(1)
+    lengths = torch.diff(starts, append=starts.new_tensor([len(places)]))
     if branches is not None:
         branches = branches.flatten()[places]
     index = torch.arange(len(places), device=places.device)
