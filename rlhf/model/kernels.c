@@ -125,11 +125,15 @@ static inline void softmax_backward(float *scores, float *grad, long length, lon
  * (`dynamic`): long documents come first, and `guided` would give them all to one. `room` is at least the
  * longest length rounded up, and a scratch holds what one document needs. width is a multiple of STEP --- */
 
-/* [length, width], rows `stride` apart → [width, room], with zeros up to whole vectors. */
+/* [length, width], rows `stride` apart → [width, room], with zeros up to whole vectors. So few rows at a
+ * time that the first cache holds them. */
 static void transpose(const float *x, long stride, float *out, long length, long width, long room) {
-    for (long i = 0; i < width; i++) {
-        for (long t = 0; t < length; t++) out[i * room + t] = x[t * stride + i];
-        for (long t = length; t < rounded_up(length); t++) out[i * room + t] = 0;
+    for (long begin = 0; begin < rounded_up(length); begin += LANES) {
+        long end = begin + LANES, last = end < length ? end : length;
+        for (long i = 0; i < width; i++) {
+            for (long t = begin; t < last; t++) out[i * room + t] = x[t * stride + i];
+            for (long t = last > begin ? last : begin; t < end; t++) out[i * room + t] = 0;
+        }
     }
 }
 
@@ -166,7 +170,11 @@ void attend(const float *queries, const float *keys, const float *values, const 
     }
 }
 
-/* The gradients of keys and values begin as zeros. */
+/* Rows of zeros, `stride` apart, for what is added to. */
+static void clear(float *x, long stride, long length, long width) {
+    for (long t = 0; t < length; t++) memset(x + t * stride, 0, width * sizeof(float));
+}
+
 void attend_backward(const float *grad, const float *queries, const float *keys,
                      const float *values, const int64_t *spans, const float *normaliser,
                      float *scratch, float *of_queries, float *of_keys, float *of_values,
@@ -186,6 +194,8 @@ void attend_backward(const float *grad, const float *queries, const float *keys,
                 long kv_begin = start * kv_row + kv * width;
                 transpose(keys + kv_begin, kv_row, keys_across, length, width, room);
                 transpose(values + kv_begin, kv_row, values_across, length, width, room);
+                clear(of_keys + kv_begin, kv_row, length, width);
+                clear(of_values + kv_begin, kv_row, length, width);
                 for (long head = kv * sharing; head < (kv + 1) * sharing; head++)
                     for (long first = 0; first < length; first += TILE) {
                         long end = first + TILE < length ? first + TILE : length, m = end - first;

@@ -163,7 +163,7 @@ def attend_backward(
     queries, keys, values = inputs
     width = queries.shape[1] // len(normaliser)
     sizes = _attention_sizes(grad, keys, values, spans, width)
-    results = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+    results = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
     scratch = queries.new_empty(torch.get_num_threads(), 2 * (width + TILE), sizes.room)
     tensors = grad, queries, keys, values, spans, normaliser, scratch, *results
     _call("attend_backward", tensors, len(scratch), *sizes)
