@@ -15,6 +15,8 @@ from rlhf.model.linear import ROW_STEP, linear, product_over_rows
 
 CHUNK_ROWS = 256
 """Positions whose logits exist at a time: of 4,096 ids 4 MiB in float32."""
+KEPT_LOGITS = 2**24
+"""So many logits, 64 MiB, are kept for the gradient: that takes less time than another product."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -37,8 +39,9 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Log-probabilities of the marked tokens.
 
-    Logits are made only for the positions that are asked for, CHUNK_ROWS at a time, and made
-    again in the backward pass; no [B, T, V] tensor exists.
+    Logits are made only for the positions that are asked for. Where there are few of them (see
+    KEPT_LOGITS), they stay for the backward pass; else they are made CHUNK_ROWS at a time, and made
+    again in the backward pass, so that no [B, T, V] tensor exists.
 
     Args:
         hidden: [B, T, dim] final hidden states.
@@ -53,7 +56,8 @@ def token_logprobs(
     filling = (0, -len(predicts) % ROW_STEP)
     wanted = hidden.flatten(0, 1).index_select(0, F.pad(predicts, filling))
     chosen_ids = F.pad(tokens[mask], filling)
-    arguments = wanted, head.weight, chosen_ids, temperature, with_entropy
+    keeps = torch.is_grad_enabled() and keeps_logits(wanted, head.weight)
+    arguments = wanted, head.weight, chosen_ids, temperature, with_entropy, keeps
     chosen, entropies = _Logprobs.apply(*arguments)  # type: ignore[no-untyped-call]
     empty = torch.zeros(mask.shape, dtype=chosen.dtype, device=mask.device)
     entropy = empty.masked_scatter(mask, entropies) if with_entropy else None
@@ -63,23 +67,30 @@ def token_logprobs(
 class _Logprobs(torch.autograd.Function):
     """log softmax(hidden · weightᵀ / T)[ids] of [n, dim], and the entropies, without gradient.
 
-    A chunk of logits stays in the caches from the product that makes it to the last use, and is
-    made again for the gradient: that costs one product more, and storing and reading all logits
-    costs more than that.
+    What is kept becomes its own gradient, and a second way back makes it again.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float, entropy: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        ids: Tensor,
+        temperature: float,
+        entropy: bool,
+        keeps: bool,
     ) -> tuple[Tensor, Tensor]:
         chosen, normalisers = torch.empty(2, len(ids), dtype=torch.float32, device=ids.device)
         entropies = chosen.new_empty(len(ids) if entropy else 0)
-        for rows in _chunks(len(ids)):
+        ctx.chunks, ctx.kept = _chunks(len(ids), len(ids) if keeps else CHUNK_ROWS), None
+        for rows in ctx.chunks:
             logits = linear(hidden[rows], weight).float()
             found = _chosen(logits, ids[rows], temperature, entropy)
             chosen[rows], normalisers[rows], of_rows = found
             if of_rows is not None:
                 entropies[rows] = of_rows
+            if keeps:
+                ctx.kept = logits
         ctx.save_for_backward(hidden, weight, ids, normalisers)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropies)
@@ -91,8 +102,9 @@ class _Logprobs(torch.autograd.Function):
         hidden, weight, ids, normalisers = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden)
         of_weight = None
-        for rows in _chunks(len(ids)):
-            logits = linear(hidden[rows], weight).float()
+        kept, ctx.kept = ctx.kept, None
+        for rows in ctx.chunks:
+            logits = linear(hidden[rows], weight).float() if kept is None else kept
             _turn_into_gradient(logits, ids[rows], normalisers[rows], ctx.temperature, grad[rows])
             of_logits = logits.to(hidden.dtype)
             of_hidden[rows] = linear(of_logits, weight.t())
@@ -102,7 +114,7 @@ class _Logprobs(torch.autograd.Function):
         if of_weight is None and ctx.needs_input_grad[1]:  # of no positions
             of_weight = torch.zeros_like(weight)
         rounded = None if of_weight is None else of_weight.to(weight.dtype)
-        return of_hidden, rounded, None, None, None
+        return of_hidden, rounded, None, None, None, None
 
 
 def _chosen(
@@ -133,8 +145,13 @@ def _turn_into_gradient(
     logits.scatter_add_(1, ids[:, None], part)
 
 
-def _chunks(rows: int) -> list[slice]:
-    return [slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS)]
+def keeps_logits(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether the logits of [n, dim] are kept, where a gradient will be asked for."""
+    return len(hidden) * len(weight) <= KEPT_LOGITS and kernels.usable(hidden, weight)
+
+
+def _chunks(rows: int, at_a_time: int) -> list[slice]:
+    return [slice(start, start + at_a_time) for start in range(0, rows, max(1, at_a_time))]
 
 
 def predicting(mask: Tensor) -> Tensor:

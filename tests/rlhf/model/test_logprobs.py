@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rlhf.model import logprobs
+from rlhf.model import kernels, logprobs
+from rlhf.model.linear import ROW_STEP
 from rlhf.model.logprobs import align_values, token_logprobs
 from tests.tiny_models import random_tokens, small_language_model
 
@@ -96,8 +97,9 @@ def test_gradients_are_those_of_the_plain_computation() -> None:
 
 @pytest.fixture
 def in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven positions at a time."""
+    """Seven positions at a time, and no logits kept."""
     monkeypatch.setattr(logprobs, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(logprobs, "KEPT_LOGITS", 0)
 
 
 @pytest.mark.usefixtures("in_chunks")
@@ -138,6 +140,26 @@ def test_chunks_are_the_plain_cross_entropy() -> None:
     )
 
 
+def test_kept_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By kernels.c, and nothing without it; kept where all of them fit, and not one more."""
+    tokens, mask = random_tokens(4, 12), random_mask(4, 12)
+    model = small_language_model()
+    parameters = list(model.parameters())
+    filled = -(-int(mask.sum()) // ROW_STEP) * ROW_STEP
+    found, kept = [], []
+    for limit in (filled * model.config.vocab_size, filled * model.config.vocab_size - 1):
+        monkeypatch.setattr(logprobs, "KEPT_LOGITS", limit)
+        result = model(tokens, mask, temperature=0.7, with_entropy=True)
+        kept.append(logprobs.keeps_logits(torch.zeros(filled, 1), model.lm_head.weight))
+        loss = (result.logprobs**2).sum()
+        # The second way back finds no logits, because the first has made a gradient of them.
+        ways = [torch.autograd.grad(loss, parameters, retain_graph=True) for _ in range(2)]
+        found += [(result.logprobs, result.entropy, way) for way in ways]
+    assert kept == [kernels.usable(tokens.float()), False]
+    for other in found[1:]:
+        assert_close(other, found[0], atol=1e-6, rtol=1e-5)
+
+
 class LargestTensor(TorchDispatchMode):
     """Elements of the largest tensor that any operation makes."""
 
@@ -158,6 +180,7 @@ class LargestTensor(TorchDispatchMode):
 def test_memory_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """512 positions of 1,000 ids, 64 at a time: never more logits than that, and none are kept."""
     monkeypatch.setattr(logprobs, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(logprobs, "KEPT_LOGITS", 0)
     head = nn.Linear(8, 1000, bias=False)
     hidden = torch.randn(2, 257, 8, requires_grad=True)
     tokens = random_tokens(2, 257, vocab_size=1000)
