@@ -92,7 +92,9 @@ def open_manifest(directory: Path) -> Manifest:
         raise DataError(f"{str(directory)!r} is no directory; `rlhf data import` makes a dataset")
     path = directory / MANIFEST
     if not path.is_file():
-        raise DataError(f"{str(directory)!r} has no {MANIFEST}; `rlhf data import` makes one")
+        inside = sorted(str(found.parent) for found in directory.glob(f"*/{MANIFEST}"))
+        remedy = f"give one of {', '.join(inside)}" if inside else "`rlhf data import` makes one"
+        raise DataError(f"{str(directory)!r} has no {MANIFEST}; {remedy}")
     try:
         return _manifest_from(json.loads(path.read_bytes()), path)
     except DataError:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from data.errors import DataError
 from data.schemas import DOMAINS, Domain, Prompt
 from reward.combine import SAFETY_THRESHOLD, combine_scores
 from reward.train import scores_at
@@ -114,6 +115,22 @@ def reward_models(
 def model_directory(run: Path, domain: Domain) -> Path:
     """Where a run of `rlhf reward train` keeps the model of a domain."""
     return run / domain / "model"
+
+
+def both_models(run: Path) -> dict[Domain, Path]:
+    """Where a finished run of `rlhf reward train` keeps its models.
+
+    Raises:
+        DataError: one is missing.
+    """
+    models = {domain: model_directory(run, domain) for domain in DOMAINS}
+    for domain, directory in models.items():
+        if not (directory / "config.json").is_file():
+            raise DataError(
+                f"{str(run)!r} holds no {domain}/model, so it is no finished run of "
+                "`rlhf reward train` with both models; give the directory that its --out named"
+            )
+    return models
 
 
 def score_with(

@@ -9,10 +9,10 @@ from typing import Any
 from data.chat_format import ChatFormat
 from data.dataset import read_rows
 from data.errors import ConfigError, require_not_negative
-from data.schemas import DOMAINS, Prompt
+from data.schemas import Prompt
 from policy.prompts import PromptSet, chat_format_of, check_room, check_same_tokenizer
 from policy.samples import sample_records
-from reward.score import Rewards, model_directory, reward_models
+from reward.score import Rewards, both_models, reward_models
 from rlhf.actors.group import WorkerGroup, start_workers
 from rlhf.actors.placement import Placement
 from rlhf.actors.workers import GenerateWorker, generate_with, logprobs_with
@@ -78,8 +78,8 @@ def read_test_prompts(
     for model in config.policies.values():
         check_same_tokenizer(config.baseline, model)
         check_room(prompts, model)
-    for domain in DOMAINS if rewards else ():
-        check_same_tokenizer(config.baseline, model_directory(rewards, domain))
+    for scorer in both_models(rewards).values() if rewards else ():
+        check_same_tokenizer(config.baseline, scorer)
     return prompts, chat
 
 

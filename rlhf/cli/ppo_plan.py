@@ -140,4 +140,4 @@ def _cells(use: Use) -> list[str]:
 
 
 def _gib(size: int) -> str:
-    return f"{size / GIB:.1f}"
+    return f"{size / GIB:.1f}" if size >= 0.1 * GIB else f"{size / GIB:.3f}"

@@ -13,7 +13,7 @@ from data.schemas import DOMAINS, Domain
 from policy.prompts import chat_format_of, context_of
 from reward.combine import SAFETY_THRESHOLD, combine_scores, normalise
 from reward.dialogues import Dialogue, read_dialogues
-from reward.score import ScoreWorker, model_directory, score_with
+from reward.score import ScoreWorker, both_models, score_with
 from reward.train import encode_scored
 from rlhf.actors.group import start_workers
 from rlhf.actors.placement import Placement
@@ -59,7 +59,7 @@ class RewardScoreCommand:
     def models(self) -> dict[Domain, Path]:
         """The models to score with."""
         if self.rewards is not None:
-            return {domain: model_directory(self.rewards, domain) for domain in DOMAINS}
+            return both_models(self.rewards)
         named = {domain: getattr(self, domain) for domain in DOMAINS}
         return {domain: path for domain, path in named.items() if path is not None}
 

@@ -9,11 +9,10 @@ import torch
 
 from data.chat_format import ChatFormat
 from data.errors import ConfigError
-from data.schemas import DOMAINS
 from policy.prompts import PromptSet, check_same_tokenizer
 from policy.scored_samples import OpenRewards
 from reward.function import RewardFunction
-from reward.score import model_directory, reward_models
+from reward.score import both_models, reward_models
 from rlhf.actors.placement import Placement
 
 
@@ -62,6 +61,6 @@ def opener(
         function = RewardFunction.load(config.reward_function, chat)
         function.try_out(prompts.rows)
         return lambda: nullcontext(function)
-    for domain in DOMAINS:
-        check_same_tokenizer(model, model_directory(config.rewards, domain))
+    for scorer in both_models(config.rewards).values():
+        check_same_tokenizer(model, scorer)
     return partial(reward_models, config.rewards, placement, dtype)

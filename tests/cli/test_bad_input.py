@@ -144,6 +144,17 @@ def test_tokenizers_of_two_models_that_must_agree(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["ppo", "rejection-sampling", "evaluate gold"])
+def test_rewards_that_are_no_run_of_reward_models(
+    micro_run: MicroRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    rewards = micro_run.out / "sft"
+    message = refused(with_rewards(micro_run, command, tmp_path / "out", rewards), capsys)
+    assert f"{str(rewards)!r} holds no helpfulness/model" in message
+    assert "give the directory that its --out named" in message
+    assert not (tmp_path / "out").exists()
+
+
 def with_rewards(run: MicroRun, command: str, out: Path, rewards: Path | None = None) -> Words:
     """A command that would work with these reward models."""
     model = "--policies.sft" if command == "evaluate gold" else "--model"

@@ -79,7 +79,7 @@ def test_models_are_read_from_their_directories(
     shown = plan_of("7b", capsys, "--model", str(tmp_path / "model"))
     lines = [line.split() for line in shown.splitlines() if " holds " in line]
     rows = {words[0]: words[-1] for words in lines}
-    assert rows["reference"] == "0.0"
+    assert rows["reference"] == "0.000"
     assert rows["model"] == "12.3"  # of the reward models, which are the published ones still
 
 

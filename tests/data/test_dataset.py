@@ -142,7 +142,7 @@ def test_a_key_twice_in_one_call(tmp_path: Path, rows: Rows) -> None:
 # What readers refuse
 
 
-def test_directories_that_are_no_dataset(tmp_path: Path) -> None:
+def test_directories_that_are_no_dataset(tmp_path: Path, rows: Rows) -> None:
     with pytest.raises(DataError, match=r"nowhere' is no directory; `rlhf data import` makes"):
         open_manifest(tmp_path / "nowhere")
     (tmp_path / "rows.jsonl").write_text("{}\n")
@@ -156,6 +156,9 @@ def test_directories_that_are_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no manifest\.json"):
         compact(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    publish(tmp_path / "inside", rows(0, 2), Comparison, split="train", key="a")
+    with pytest.raises(DataError, match=r"has no manifest\.json; give one of .*/inside$"):
+        open_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(
