@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+IGNORED = -100
+"""transformers: a token that is not learned."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
-from benchmarks.measure import Row, interleaved, report, shared_data
+from benchmarks.measure import IGNORED, Row, interleaved, report, shared_data
 from data.chat_format import ChatFormat, EncodedDialogue
 from data.counting import WordCounter
 from data.importers.hh_rlhf import read_files
@@ -51,8 +51,6 @@ SHAPE = ModelConfig(
 )
 ROW_LENGTH, BATCH_ROWS, MICRO_BATCH_ROWS, PEER_BATCH = 1024, 8, 4, 8
 OPTIM = OptimConfig(lr=1e-4)
-IGNORED = -100
-"""transformers: a token that is not learned."""
 
 
 def encoded_dialogues(directory: Path) -> list[EncodedDialogue]:
@@ -165,7 +163,7 @@ class Work:
     """The matrix products and the attention of some forward passes."""
 
     products: list[tuple[torch.Size, Tensor]]
-    """Shape of x, and the weight, of each x · weightᵀ; the head's come in its chunks."""
+    """Shape of x, and the weight, of each x · weightᵀ."""
     attentions: list[tuple[Layout, list[torch.Size], int]]
     """Documents, shapes of queries, keys and values, width of a head."""
 
@@ -187,8 +185,7 @@ def recorded_work(task: LanguageTask, model: nn.Module, steps: int) -> Work:
         patch("rlhf.model.linear.linear", watched_linear),
         patch("rlhf.model.logprobs.linear", watched_linear),
         patch("rlhf.model.attention.attend", watched_attend),
-        torch.no_grad(),
-    ):
+    ):  # with gradients, because without them the head takes its rows in more pieces
         for step in range(steps):
             for batch in task.micro_batches(step, 0, 1):
                 task.loss(model, batch)
@@ -203,8 +200,7 @@ def recorded_work(task: LanguageTask, model: nn.Module, steps: int) -> Work:
 def floor(task: LanguageTask, steps: int) -> Callable[[], object]:
     """The matrix products and the attention of our steps, forward and backward, and nothing else.
 
-    Both by the routines that training uses, so both sides of the ratio have the same ones. The
-    head's logits, which training makes a second time for the gradient, count once.
+    Both by the routines that training uses, so both sides of the ratio have the same ones.
     """
     work = recorded_work(task, task.build(), steps)
 

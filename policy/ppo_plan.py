@@ -385,7 +385,7 @@ def _updating_activations(
 
 
 def _head_activations(config: ModelConfig, train: PpoConfig, rows: int, b: int) -> int:
-    """Of the log-probabilities of responses, whose logits are made a chunk at a time."""
+    """Of the log-probabilities of responses; on a GPU their logits are made a chunk at a time."""
     positions = rows * min(train.sampling.max_new_tokens, config.context)
     vectors = b * config.dim * (2 * rows * config.context + positions)
     gradient = (FP32 + b) * config.vocab_size * config.dim  # added up in float32

@@ -10,6 +10,7 @@ from data.durable import write_durably
 from rlhf.trackers import Trackers
 
 METRICS_FILE = "metrics.jsonl"
+STEPS_AT_EACH_END = 5
 
 
 class MetricsLog:
@@ -30,6 +31,14 @@ class MetricsLog:
             stream.write(json.dumps(line) + "\n")
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         self._trackers.track(step, finite)
+
+
+def steps_at_ends(num_steps: int) -> int:
+    """Of how many steps a mean tells where a run began, and of as many where it ended.
+
+    One step is noisy; of a short run it is half of it at most.
+    """
+    return max(1, min(STEPS_AT_EACH_END, num_steps // 2))
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

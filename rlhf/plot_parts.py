@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data.intervals import Z_95
+from rlhf.metrics import steps_at_ends
 
 GRAY, BLUE, ORANGE, GREEN, PURPLE = "#7a7a7a", "#0072b2", "#d55e00", "#009e73", "#c06a9a"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE)
@@ -17,8 +18,6 @@ Drawing = alt.LayerChart | alt.FacetChart | alt.VConcatChart
 """What the functions of plots.py return."""
 WIDTH = 320
 """Pixels of the plotting area; with axis and labels a chart takes about 400."""
-STEPS_AT_EACH_END = 5
-"""Whose mean tells where a run began and where it ended: one step is noisy."""
 
 _LEGEND = alt.Legend(orient="bottom", title=None, columns=2, labelLimit=0)
 _BINS = 28
@@ -58,8 +57,8 @@ def shape(field: str, names: Sequence[str]) -> alt.Shape:
 
 
 def means_at_ends(steps: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Of the first and of the last steps; of a short run each is half of it at most."""
-    few = max(1, min(STEPS_AT_EACH_END, len(steps) // 2))
+    """Of the first and of the last steps; see `steps_at_ends`."""
+    few = steps_at_ends(len(steps))
     return steps.head(few).mean(), steps.tail(few).mean()
 
 

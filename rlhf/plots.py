@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from data.schemas import SAFETY_LABELS, STRENGTHS, Domain
+from rlhf.metrics import STEPS_AT_EACH_END
 from rlhf.plot_parts import (
     BLUE,
     GRAY,
-    STEPS_AT_EACH_END,
     WIDTH,
     Drawing,
     binned_means,

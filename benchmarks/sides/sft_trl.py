@@ -13,13 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
+from benchmarks.measure import IGNORED
 from benchmarks.sides.turns import Iteration, serve
 
 PACKED_MICRO_BATCH = {"bfd": 1, "wrapped": 4}
 """Rows of TRL's forward pass, where it packs; ours has 4."""
 UNPACKED_MICRO_BATCH = 8
-IGNORED = -100
-"""transformers: a token that is not learned."""
 
 
 class CountingTrainer(SFTTrainer):

@@ -57,13 +57,17 @@ EXTRA_ITERATIONS = 2
 """The first and the last of a turn are not counted."""
 
 
+ANSWER = "answer "
+"""A line that begins so is one; others are what a library has to say at its import."""
+
+
 def serve(turn: Callable[[], list[Iteration]]) -> None:
-    """Takes a turn for every line on stdin; answers on stdout, where nothing else is printed."""
+    """Takes a turn for every line on stdin; answers on stdout, where it prints nothing else."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         for _ in sys.stdin:
             line = json.dumps({"iterations": turn(), "peak_bytes": _peak_bytes()})
-            print(line, file=answers, flush=True)
+            print(ANSWER + line, file=answers, flush=True)
 
 
 def _peak_bytes() -> int:
@@ -95,9 +99,8 @@ class Side:
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             print("turn", file=self._process.stdin, flush=True)
-            # Before it serves, a library may print what it has to say at its import.
-            lines = (line for line in self._process.stdout if line.startswith("{"))
-            answer = json.loads(next(lines))
+            lines = (line for line in self._process.stdout if line.startswith(ANSWER))
+            answer = json.loads(next(lines).removeprefix(ANSWER))
         except (BrokenPipeError, StopIteration):
             last = "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-20:])
             raise RuntimeError(f"{self._command} failed:\n{last}") from None

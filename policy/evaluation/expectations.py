@@ -98,19 +98,25 @@ def _wins(final: Mapping[str, Any]) -> Iterator[Expectation]:
 
 
 def _gain_of_ppo(policies: Mapping[str, Any]) -> Iterator[Expectation]:
-    """What PPO adds to the policy that it starts from; not in runs of earlier versions."""
+    """What PPO adds to the policy before it; not in runs of earlier versions."""
     if "previous" not in policies["ppo"]:
         return
     counts = policies["ppo"]["previous"]
-    rate, low, high = (counts[f"win_rate{end}"] or 0.0 for end in ("", "_low", "_high"))
-    start = counts["policy"]
+    start, rate = counts["policy"], counts["win_rate"]
+    if rate is None:
+        wins = "neither wins nor loses a prompt"
+    else:
+        low, high = counts["win_rate_low"], counts["win_rate_high"]
+        wins = (
+            f"wins {rate:.1%} of what it wins or loses, 95 % interval from {low:.1%} to {high:.1%}"
+        )
     before, after = policies[start]["correct"], policies["ppo"]["correct"]
     yield Expectation(
         "win_rate_previous",
-        rate > 0.5,
-        f"Against {start.replace('_', ' ')}, from which it starts, PPO wins {rate:.1%}, 95 % "
-        f"interval from {low:.1%} to {high:.1%}, and correct answers to harmless prompts go from "
-        f"{before:.1%} to {after:.1%} (expected: to win more than it loses).",
+        (rate or 0.0) > 0.5,
+        f"Against the policy before it, {start.replace('_', ' ')}, PPO {wins}; correct answers to "
+        f"harmless prompts go from {before:.1%} to {after:.1%} (expected: to win more than it "
+        "loses).",
     )
 
 

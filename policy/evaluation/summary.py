@@ -13,9 +13,9 @@ import yaml
 from data.schemas import DOMAINS
 from policy.evaluation.expectations import judge_expectations
 from policy.samples import read_samples
+from rlhf.metrics import steps_at_ends
 from rlhf.run import CONFIG_FILE, FINISHED_FILE, read_json
 
-STEPS_AT_EACH_END = 5
 PACKAGES = ("torch", "ray", "deepspeed", "sentencepiece", "pyarrow", "numpy")
 
 
@@ -75,9 +75,10 @@ def stage_cost(run: Path) -> dict[str, float | None]:
 def _ends(
     steps: Sequence[Mapping[str, float | None]],
 ) -> dict[str, dict[str, float | None]]:
-    """Gold and proxy in the first and the last steps of a run."""
+    """Gold and proxy in the first and the last steps of a run; see `steps_at_ends`."""
     names = {"gold_helpfulness": "gold_helpfulness", "proxy": "combined_score", "kl": "kl"}
-    parts = {"first": steps[:STEPS_AT_EACH_END], "last": steps[-STEPS_AT_EACH_END:]}
+    few = steps_at_ends(len(steps))
+    parts = {"first": steps[:few], "last": steps[-few:]}
     return {
         end: {name: _mean([step[column] for step in part]) for name, column in names.items()}
         for end, part in parts.items()

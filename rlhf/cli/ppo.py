@@ -95,8 +95,8 @@ def main(argv: Sequence[str]) -> None:
         figures = restarts.around(work, run)
     run.finish(**figures)
     last = read_metrics(run.directory)[-1]
-    ends_with = {"last score": last["objective/scores"], "KL": last["objective/kl"]}
-    report_line("ppo", run, **figures, **ends_with)
+    scored = {"last_score": last["objective/scores"], "KL": last["objective/kl"]}
+    report_line("ppo", run, **figures, **scored)
 
 
 def _plan(config: PpoCommand) -> None:

@@ -56,7 +56,7 @@ def token_logprobs(
     filling = (0, -len(predicts) % ROW_STEP)
     wanted = hidden.flatten(0, 1).index_select(0, F.pad(predicts, filling))
     chosen_ids = F.pad(tokens[mask], filling)
-    keeps = torch.is_grad_enabled() and keeps_logits(wanted, head.weight)
+    keeps = _keeps_logits(wanted, head.weight)
     arguments = wanted, head.weight, chosen_ids, temperature, with_entropy, keeps
     chosen, entropies = _Logprobs.apply(*arguments)  # type: ignore[no-untyped-call]
     empty = torch.zeros(mask.shape, dtype=chosen.dtype, device=mask.device)
@@ -145,9 +145,11 @@ def _turn_into_gradient(
     logits.scatter_add_(1, ids[:, None], part)
 
 
-def keeps_logits(hidden: Tensor, weight: Tensor) -> bool:
-    """Whether the logits of [n, dim] are kept, where a gradient will be asked for."""
-    return len(hidden) * len(weight) <= KEPT_LOGITS and kernels.usable(hidden, weight)
+def _keeps_logits(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether the logits of [n, dim] stay for a gradient; torch's operations overwrite them."""
+    learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    few = len(hidden) * len(weight) <= KEPT_LOGITS
+    return learns and few and kernels.usable(hidden, weight)
 
 
 def _chunks(rows: int, at_a_time: int) -> list[slice]:

@@ -35,6 +35,7 @@ SERVE = """
 import sys
 from benchmarks.sides.turns import serve
 print("a library greets")
+print({"even": "so"})
 def turn():
     print("noise")
     if sys.argv[1] == "fails":

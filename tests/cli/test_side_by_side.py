@@ -130,7 +130,7 @@ import signal
 from pathlib import Path
 from rlhf.cli import side_by_side
 if __name__ == "__main__":
-    side_by_side.PATIENCE = 300.0  # on a busy machine the usual one may be too short
+    side_by_side.PATIENCE = 200.0  # on a busy machine the usual one may be too short
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     side_by_side.run_side_by_side(Path({out!r}), {stages!r}, 2)
 """

@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 from rlhf.model import kernels, logprobs
 from rlhf.model.linear import ROW_STEP
 from rlhf.model.logprobs import align_values, token_logprobs
-from tests.tiny_models import random_tokens, small_language_model
+from tests.tiny_models import SMALL, random_tokens, small_language_model
+
+VOCAB = SMALL.vocab_size
 
 
 def random_mask(rows: int, length: int, seed: int = 0) -> Tensor:
@@ -140,24 +142,52 @@ def test_chunks_are_the_plain_cross_entropy() -> None:
     )
 
 
-def test_kept_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By kernels.c, and nothing without it; kept where all of them fit, and not one more."""
+def watch_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many logits each product makes, in order."""
+    made, multiply = list[int](), logprobs.linear
+
+    def watched(x: Tensor, weight: Tensor) -> Tensor:
+        product = multiply(x, weight)
+        if len(weight) == VOCAB:
+            made.append(product.numel())
+        return product
+
+    monkeypatch.setattr(logprobs, "linear", watched)
+    return made
+
+
+@pytest.mark.skipif(not kernels.usable(torch.zeros(1)), reason="torch's operations keep no logits")
+def test_few_logits_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are kept, and not one more; a second way back, and more logits, make them anew."""
     tokens, mask = random_tokens(4, 12), random_mask(4, 12)
     model = small_language_model()
     parameters = list(model.parameters())
-    filled = -(-int(mask.sum()) // ROW_STEP) * ROW_STEP
-    found, kept = [], []
-    for limit in (filled * model.config.vocab_size, filled * model.config.vocab_size - 1):
+    logits = -(-int(mask.sum()) // ROW_STEP) * ROW_STEP * VOCAB
+    made, found = watch_products(monkeypatch), []
+    for limit, backward in ((logits, 0), (logits - 1, logits)):
         monkeypatch.setattr(logprobs, "KEPT_LOGITS", limit)
         result = model(tokens, mask, temperature=0.7, with_entropy=True)
-        kept.append(logprobs.keeps_logits(torch.zeros(filled, 1), model.lm_head.weight))
         loss = (result.logprobs**2).sum()
-        # The second way back finds no logits, because the first has made a gradient of them.
-        ways = [torch.autograd.grad(loss, parameters, retain_graph=True) for _ in range(2)]
+        ways = []
+        for again in (backward, logits):
+            assert made == [logits]
+            ways.append(torch.autograd.grad(loss, parameters, retain_graph=True))
+            assert sum(made[1:]) == again
+            del made[1:]
+        made.clear()
         found += [(result.logprobs, result.entropy, way) for way in ways]
-    assert kept == [kernels.usable(tokens.float()), False]
     for other in found[1:]:
         assert_close(other, found[0], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("learns", ["nothing", "without gradients"])
+def test_nothing_is_kept_for_no_gradient(monkeypatch: pytest.MonkeyPatch, learns: str) -> None:
+    monkeypatch.setattr(logprobs, "CHUNK_ROWS", 8)
+    model = small_language_model().requires_grad_(learns != "nothing")
+    made = watch_products(monkeypatch)
+    with torch.set_grad_enabled(learns == "nothing"):
+        model(random_tokens(4, 12), random_mask(4, 12))
+    assert set(made) == {8 * VOCAB}
 
 
 class LargestTensor(TorchDispatchMode):
