@@ -25,8 +25,8 @@ SHAPE = ModelConfig(
 ROWS, LENGTH, LEARNED = 3, 128, 100
 """Each row is one dialogue, of which the last tokens are learned."""
 TOKENS, READ = 384, 320
-"""3 · 128 tokens; 3 · 100 states are read behind the last layer, filled up to a multiple of 64. They
-are more than the head would take at a time without gradients."""
+"""3 · 128 tokens; 3 · 100 states are read behind the last layer, filled up to a multiple of 64.
+They are more than the head would take at a time without gradients."""
 
 
 @pytest.fixture
