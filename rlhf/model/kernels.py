@@ -1,4 +1,4 @@
-"""Fused operations for float32 on a CPU, in C (kernels.c, decoding.c), compiled when needed.
+"""Fused operations for float32 on a CPU, in C (the files beside this one), compiled when needed.
 
 Torch composes a normalisation or a rotation of several operations, and each reads and writes all
 numbers again. Where no C compiler is found, and for other devices and types, callers take torch's
@@ -22,9 +22,12 @@ TILE, BLOCK = 32, 32
 """Queries that `attend` takes at a time; positions in a block of the cache."""
 PARTS = 32
 """Of the rows that `rms_norm_backward` sums up: enough for as many threads."""
+STEPS, KEPT = 512, 384 * 512
+"""Of a product in tiles: steps of its sums at a time, and numbers that stay in a cache."""
 
-FILES = [Path(__file__).with_name(x) for x in ("kernels.h", "kernels.c", "decoding.c")]
-DEFINITIONS = [f"-DTILE={TILE}", f"-DBLOCK={BLOCK}", f"-DWIDTH={WIDTH}"]
+FILES = [Path(__file__).with_name(x) for x in ("kernels.h", "kernels.c", "decoding.c", "tiles.c")]
+SIZES = {"TILE": TILE, "BLOCK": BLOCK, "WIDTH": WIDTH, "STEPS": STEPS, "KEPT": KEPT}
+DEFINITIONS = [f"-D{name}={value}" for name, value in SIZES.items()]
 
 ARGUMENTS = {
     "rms_norm": (4, 2, 1),
@@ -38,6 +41,7 @@ ARGUMENTS = {
     "attend": (7, 7, 0),
     "attend_backward": (10, 7, 0),
     "product_over_rows": (3, 3, 0),
+    "multiply_tiles": (4, 8, 0),
     "attend_step": (8, 6, 0),
     "decode_step": (6, 9, 1),
 }
@@ -203,6 +207,28 @@ def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
     product = x.new_zeros(a, b)
     _call("product_over_rows", (x, y, product), rows, a, b)
     return product
+
+
+@cache
+def has_tiles() -> bool:
+    """Whether `multiply_tiles` can be had: under Linux, on a processor with AMX."""
+    library = _library()
+    return library is not None and bool(library.has_tiles())
+
+
+def multiply_tiles(x: Tensor, y: Tensor) -> Tensor:
+    """[m, n] the product of [m, k] and [k, n], as exact as other float32 products.
+
+    Numbers of 3.39e38 and more count as infinite, and an infinite one makes NaN.
+    """
+    x, y = (factor if 1 in factor.stride() else factor.contiguous() for factor in (x, y))
+    (m, k), (_, n), threads = x.shape, y.shape, torch.get_num_threads()
+    assert len(y) == k and x.dtype is y.dtype is torch.float32
+    out = x.new_empty(m, n)
+    scratch = torch.empty(3 * (KEPT + threads * 32 * STEPS), dtype=torch.int16)
+    strides = *x.stride(), y.stride(1), y.stride(0)
+    _call("multiply_tiles", (x, y, out, scratch), threads, m, n, k, *strides)
+    return out
 
 
 def attend_step(

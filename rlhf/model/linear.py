@@ -26,6 +26,9 @@ ROW_STEP = 64
 ROWS_AT_A_TIME = 512
 """Longer operands no longer fit the caches once they are transposed."""
 
+TILED_ROWS, TILED_WIDTH = 512, 256
+"""Of smaller products, splitting the factors takes more time than tiles save."""
+
 SMALL = 512
 """Below this width oneDNN loses more in copying an operand than kernels.c in multiplying."""
 
@@ -44,9 +47,10 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
     """The product x · weightᵀ, plus a tensor of its shape where one is given.
 
-    In float32 on a CPU it is MKL's on Intel's processors (under Linux), where oneDNN's takes a
-    tenth longer, and oneDNN's on all others: on AMD's, where MKL leaves AVX-512 unused, it takes
-    less than half as long. A `packed` weight is oneDNN's everywhere.
+    In float32 on a CPU large products are made by tiles.c, where the processor has tiles. Others
+    are MKL's on Intel's processors (under Linux), where oneDNN's take a tenth longer, and oneDNN's
+    elsewhere: on AMD's, where MKL leaves AVX-512 unused, they take less than half as long. Those of
+    a `packed` weight are oneDNN's everywhere.
 
     Args:
         x: [..., in].
@@ -56,12 +60,12 @@ def linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
     Returns:
         [..., out].
     """
-    if not _by_onednn(x, weight):
+    if not (_by_tiles(x, weight) or _by_onednn(x, weight)):
         product = F.linear(x, weight)
     elif torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         product = _Product.apply(x, weight)  # type: ignore[no-untyped-call]
-    elif added is None:
-        return _product(x, weight)
+    elif added is None or _by_tiles(x, weight):
+        product = _product(x, weight)
     else:
         return torch.ops.mkldnn._linear_pointwise.binary(x, added, weight, None, "add")
     return product if added is None else product + added
@@ -84,18 +88,24 @@ def packs(weight: Tensor) -> bool:
     return _suits_onednn(weight, weight)
 
 
+def _by_tiles(x: Tensor, weight: Tensor) -> bool:
+    if not (_is_float32(x, weight) and min(weight.shape) >= TILED_WIDTH) or weight.is_mkldnn:
+        return False
+    return x.numel() >= TILED_ROWS * x.shape[-1] and kernels.has_tiles()
+
+
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return weight.is_mkldnn or (_suits_onednn(x, weight) and not _prefers_mkl())
 
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype is torch.float32
-        and weight.dtype is torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and x.numel() > 0
-    )
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return _is_float32(x, weight) and has_onednn and x.numel() > 0
+
+
+def _is_float32(x: Tensor, weight: Tensor) -> bool:
+    """On a CPU."""
+    return x.is_cpu and x.dtype is weight.dtype is torch.float32
 
 
 @cache
@@ -126,6 +136,8 @@ class _Product(torch.autograd.Function):
 
 def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
     """[a, b] the product xᵀ · y of [n, a] and [n, b], as a weight's gradient is one."""
+    if _by_tiles(x.t(), y.t()):
+        return kernels.multiply_tiles(x.t(), y)
     if not _by_onednn(x, y):
         return x.t() @ y
     if _is_small(x, y):
@@ -147,4 +159,10 @@ def _is_small(x: Tensor, y: Tensor) -> bool:
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    """The product x · weightᵀ, without a gradient."""
+    if _by_tiles(x, weight):
+        product = kernels.multiply_tiles(x.flatten(0, -2), weight.t())
+        return product.view(*x.shape[:-1], len(weight))
+    if _by_onednn(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return F.linear(x, weight)

@@ -16,6 +16,7 @@ from rlhf.model.logprobs import token_logprobs
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
 from rlhf.model.swiglu import swiglu
+from tests.threads import threads
 from tests.tiny_models import random_tokens, small_language_model
 
 pytestmark = pytest.mark.skipif(
@@ -191,16 +192,12 @@ def test_the_number_of_threads_changes_nothing() -> None:
     mask[:, 0] = False
     lengths = torch.tensor([1, 90, 7, 60, 34])
     documents = torch.repeat_interleave(torch.arange(5), lengths).expand(16, -1)
-    threads = torch.get_num_threads()
     found = []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
+    for count in (1, 2, 3):
+        with threads(count):
             logprobs = model(tokens, mask, documents=documents).logprobs
             grads = torch.autograd.grad(logprobs.sum(), list(model.parameters()))
             found.append([logprobs, *grads])
-    finally:
-        torch.set_num_threads(threads)
     for others in found[1:]:
         for ours, theirs in zip(found[0], others, strict=True):
             assert_close(ours, theirs, rtol=0, atol=0)
