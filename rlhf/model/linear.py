@@ -26,8 +26,9 @@ ROW_STEP = 64
 ROWS_AT_A_TIME = 512
 """Longer operands no longer fit the caches once they are transposed."""
 
-TILED_ROWS, TILED_WIDTH = 512, 256
-"""Of smaller products, splitting the factors takes more time than tiles save."""
+TILED = 2**17
+"""Where rows of the result by its columns, or by the steps of its sums, are fewer, splitting the
+factors takes more time than tiles save."""
 
 SMALL = 512
 """Below this width oneDNN loses more in copying an operand than kernels.c in multiplying."""
@@ -89,9 +90,9 @@ def packs(weight: Tensor) -> bool:
 
 
 def _by_tiles(x: Tensor, weight: Tensor) -> bool:
-    if not (_is_float32(x, weight) and min(weight.shape) >= TILED_WIDTH) or weight.is_mkldnn:
-        return False
-    return x.numel() >= TILED_ROWS * x.shape[-1] and kernels.has_tiles()
+    rows = x.numel() // max(1, x.shape[-1])
+    suits = _is_float32(x, weight) and not weight.is_mkldnn
+    return suits and rows * min(weight.shape) >= TILED and kernels.has_tiles()
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rlhf.model import kernels
-from rlhf.model.linear import TILED_ROWS, TILED_WIDTH, linear, product_over_rows
+from rlhf.model.linear import TILED, linear, product_over_rows
 from tests.threads import threads
 
 HALF_A_DIGIT = 2.0**-24
 """What one rounding of a float32 is off by, at most."""
-ROWS, INNER, OUTER = TILED_ROWS + 5, 2 * TILED_WIDTH + 31, TILED_WIDTH + 17
+ROWS, INNER, OUTER = 517, 543, 273
 """No whole tiles; more steps of a sum than are taken at a time."""
 
 
@@ -40,7 +40,7 @@ def test_as_exact_as_float32(x_across: bool, weight_across: bool) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "inner", "outer"),
-    [(512, 256, 256), (2000, 257, 300), (600, 480, 1227), (513, 1023, 777), (520, 4100, 257)],
+    [(512, 256, 256), (2049, 64, 300), (600, 480, 1227), (513, 1023, 777), (520, 4100, 257)],
 )
 def test_any_shape(rows: int, inner: int, outer: int) -> None:
     """1,227 columns of 480 numbers would not quite fit where they are kept, three pieces do."""
@@ -104,7 +104,7 @@ def test_large_products_take_tiles_where_there_are_any(monkeypatch: pytest.Monke
         return x @ y
 
     monkeypatch.setattr(kernels, "multiply_tiles", watched)
-    large, small = (ROWS, INNER), (TILED_ROWS - 1, INNER)
+    large, small = (ROWS, INNER), (TILED // OUTER, INNER)
     for shape in (large, small):
         linear(normal(*shape), normal(OUTER, INNER))
     assert asked == ([(large, (INNER, OUTER))] if kernels.has_tiles() else [])
