@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -79,6 +80,14 @@ def test_a_compiler_that_nobody_named_fails_quietly(
 
 def test_a_compiler_with_options(tmp_path: Path) -> None:
     assert run_with({"CC": "cc -g0", "XDG_CACHE_HOME": str(tmp_path)}) == "True\n"
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the option is one for Intel's and AMD's processors"
+)
+def test_for_a_processor_without_tiles(tmp_path: Path) -> None:
+    said = run_with({"CC": "cc -mno-amx-bf16", "XDG_CACHE_HOME": str(tmp_path)})
+    assert said == "True\n"
 
 
 def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
