@@ -224,6 +224,7 @@ def multiply_tiles(x: Tensor, y: Tensor) -> Tensor:
     x, y = (factor if 1 in factor.stride() else factor.contiguous() for factor in (x, y))
     (m, k), (_, n), threads = x.shape, y.shape, torch.get_num_threads()
     assert len(y) == k and x.dtype is y.dtype is torch.float32
+    assert m and n and k, "tiles.c divides by the sizes"
     out = x.new_empty(m, n)
     scratch = torch.empty(3 * (KEPT + threads * 32 * STEPS), dtype=torch.int16)
     strides = *x.stride(), y.stride(1), y.stride(0)

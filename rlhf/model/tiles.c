@@ -189,12 +189,11 @@ static void multiply_squares(const half *x, const half *y, long squares, float *
 
 /* Eight tiles of the full size; a setting of the thread that calls. */
 static inline void configure(void) {
-    struct {
+    static const struct {
         uint8_t palette, rest[15];
         uint16_t bytes[16];
         uint8_t rows[16];
-    } all = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) all.bytes[tile] = 64, all.rows[tile] = SIDE;
+    } all = {1, .bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
     _tile_loadconfig(&all);
 }
 

@@ -74,7 +74,6 @@ def test_gradients() -> None:
 
 
 def test_no_thread_changes_a_bit() -> None:
-    """Nor does it matter which rows stand beside a row."""
     x, weight = normal(ROWS, INNER), normal(OUTER, INNER, seed=1)
     with threads(1):
         alone = linear(x, weight), product_over_rows(x, normal(ROWS, OUTER, seed=2))
