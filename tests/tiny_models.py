@@ -1,4 +1,4 @@
-"""Random models and batches, small enough that a forward pass takes a millisecond."""
+"""Random models, numbers and batches, small enough that a forward pass takes a millisecond."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,6 +32,11 @@ def small_language_model(*, seed: int = 0, **changes: Any) -> LanguageModel:
 def small_scalar_model(*, seed: int = 0, **changes: Any) -> ScalarModel:
     """A random reward model, for evaluation."""
     return scalar_model_from(small_language_model(seed=seed, **changes), seed + 1).eval()
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers, the same ones for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def random_tokens(*shape: int, seed: int = 0, vocab_size: int = SMALL.vocab_size) -> Tensor:

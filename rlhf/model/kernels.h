@@ -1,4 +1,4 @@
-/* What the functions of kernels.c and decoding.c are made of: vectors, rows, products. */
+/* What the functions of kernels.c, decoding.c and tiles.c are made of: vectors, rows, products. */
 
 #include <math.h>
 #include <omp.h>

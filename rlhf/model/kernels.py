@@ -22,11 +22,14 @@ TILE, BLOCK = 32, 32
 """Queries that `attend` takes at a time; positions in a block of the cache."""
 PARTS = 32
 """Of the rows that `rms_norm_backward` sums up: enough for as many threads."""
+SQUARE, TERMS = 32, 3
+"""Of a product in tiles: lines of a factor that are split together, and bfloat16s of a number."""
 STEPS, KEPT = 512, 384 * 512
-"""Of a product in tiles: steps of its sums at a time, and numbers that stay in a cache."""
+"""Steps of its sums at a time, and numbers that stay in a cache."""
 
 FILES = [Path(__file__).with_name(x) for x in ("kernels.h", "kernels.c", "decoding.c", "tiles.c")]
-SIZES = {"TILE": TILE, "BLOCK": BLOCK, "WIDTH": WIDTH, "STEPS": STEPS, "KEPT": KEPT}
+SIZES = {"TILE": TILE, "BLOCK": BLOCK, "WIDTH": WIDTH}
+SIZES |= {"SQUARE": SQUARE, "TERMS": TERMS, "STEPS": STEPS, "KEPT": KEPT}
 DEFINITIONS = [f"-D{name}={value}" for name, value in SIZES.items()]
 
 ARGUMENTS = {
@@ -219,14 +222,15 @@ def has_tiles() -> bool:
 def multiply_tiles(x: Tensor, y: Tensor) -> Tensor:
     """[m, n] the product of [m, k] and [k, n], as exact as other float32 products.
 
-    Numbers of 3.39e38 and more count as infinite, and an infinite one makes NaN.
+    Numbers of 3.39e38 and more count as infinite, and an infinite one makes NaN of its row or
+    column. None of m, k and n is 0.
     """
     x, y = (factor if 1 in factor.stride() else factor.contiguous() for factor in (x, y))
     (m, k), (_, n), threads = x.shape, y.shape, torch.get_num_threads()
     assert len(y) == k and x.dtype is y.dtype is torch.float32
     assert m and n and k, "tiles.c divides by the sizes"
     out = x.new_empty(m, n)
-    scratch = torch.empty(3 * (KEPT + threads * 32 * STEPS), dtype=torch.int16)
+    scratch = torch.empty(TERMS * (KEPT + threads * SQUARE * STEPS), dtype=torch.int16)
     strides = *x.stride(), y.stride(1), y.stride(0)
     _call("multiply_tiles", (x, y, out, scratch), threads, m, n, k, *strides)
     return out

@@ -61,11 +61,12 @@ def linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
     Returns:
         [..., out].
     """
-    if not (_by_tiles(x, weight) or _by_onednn(x, weight)):
+    tiled = _by_tiles(x, weight)
+    if not (tiled or _by_onednn(x, weight)):
         product = F.linear(x, weight)
     elif torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         product = _Product.apply(x, weight)  # type: ignore[no-untyped-call]
-    elif added is None or _by_tiles(x, weight):
+    elif added is None or tiled:
         product = _product(x, weight)
     else:
         return torch.ops.mkldnn._linear_pointwise.binary(x, added, weight, None, "add")
@@ -91,7 +92,7 @@ def packs(weight: Tensor) -> bool:
 
 def _by_tiles(x: Tensor, weight: Tensor) -> bool:
     rows = x.numel() // max(1, x.shape[-1])
-    suits = _is_float32(x, weight) and not weight.is_mkldnn
+    suits = _is_float32_on_cpu(x, weight) and not weight.is_mkldnn
     return suits and rows * min(weight.shape) >= TILED and kernels.has_tiles()
 
 
@@ -101,11 +102,10 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return _is_float32(x, weight) and has_onednn and x.numel() > 0
+    return _is_float32_on_cpu(x, weight) and has_onednn and x.numel() > 0
 
 
-def _is_float32(x: Tensor, weight: Tensor) -> bool:
-    """On a CPU."""
+def _is_float32_on_cpu(x: Tensor, weight: Tensor) -> bool:
     return x.is_cpu and x.dtype is weight.dtype is torch.float32
 
 

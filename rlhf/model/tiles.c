@@ -3,8 +3,9 @@
  * one next to what remains, and the rest. Of the nine products of two such sums six are taken; the
  * others together are below 2^-23 of the whole. Tiles add up in float32. Infinities become NaN.
  *
- * kernels.py sets STEPS, the steps of a sum between two visits of the result, and KEPT, the numbers of
- * the second matrix that are split at a time, so few that the second cache holds them. */
+ * kernels.py sets TERMS, those of such a sum, STEPS, the steps of a product's sum between two visits of
+ * the result, and KEPT, the numbers of the second matrix that are split at a time, so few that the
+ * second cache holds them. */
 
 #include "kernels.h"
 
@@ -21,11 +22,14 @@ int has_tiles(void) { return syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) =
 
 /* A tile has SIDE rows of SIDE pairs. Of the first matrix a row of it holds steps of the sum in one of
  * the matrix's rows, of the second the numbers of all its SIDE columns. The two of a pair are SIDE steps
- * apart. A square, of SQUARE lines by SQUARE steps, is the PARTS of two tiles. */
-enum { SIDE = 16, SQUARE = 32, PARTS = 3 };
-enum { TILE_SIZE = SIDE * SQUARE, SQUARE_SIZE = 2 * PARTS * TILE_SIZE };
+ * apart. A square, of SQUARE lines by SQUARE steps, is the TERMS of two tiles. */
+enum { SIDE = SQUARE / 2 };
+enum { TILE_SIZE = SIDE * SQUARE, SQUARE_SIZE = 2 * TERMS * TILE_SIZE };
 
-typedef uint16_t half;
+_Static_assert(SQUARE == 32 && TERMS == 3, "what tiles hold, and what multiply_squares writes out");
+_Static_assert(STEPS % SQUARE == 0 && KEPT >= SQUARE * STEPS, "at least one row of whole squares");
+
+typedef uint16_t bfloat;
 
 /* A matrix: how far apart its lines are (of the first its rows, of the second its columns), and the
  * steps of the sum in each of them. One of the two is 1. */
@@ -85,17 +89,17 @@ static inline __m512i minus(__m512i x, __m512i y) {
     return (__m512i)_mm512_sub_ps((__m512)x, (__m512)y);
 }
 
-/* SIDE lines by SQUARE steps → PARTS tiles; asks for the place of what follows, which another core may
+/* SIDE lines by SQUARE steps → TERMS tiles; asks for the place of what follows, which another core may
  * hold. */
-static inline void split(matrix x, long lines, long steps, int by_line, half *out) {
+static inline void split(matrix x, long lines, long steps, int by_line, bfloat *out) {
     __m512i low[SIDE], high[SIDE], middle = _mm512_set1_epi32(0x8000);
-    for (half *line = out + PARTS * TILE_SIZE; line < out + 2 * PARTS * TILE_SIZE; line += SQUARE)
+    for (bfloat *line = out + TERMS * TILE_SIZE; line < out + 2 * TERMS * TILE_SIZE; line += SQUARE)
         __builtin_prefetch(line, 1, 2);
     load_square(x, lines, steps, by_line, low);
     load_square(from(x, 0, SIDE), lines, steps - SIDE, by_line, high);
     for (int i = 0; i < SIDE; i++)
-        for (int part = 0; part < PARTS; part++) {
-            int last = part == PARTS - 1;
+        for (int part = 0; part < TERMS; part++) {
+            int last = part == TERMS - 1;
             __m512i a = upper(last ? low[i] : _mm512_add_epi32(low[i], middle));
             __m512i b = upper(last ? high[i] : _mm512_add_epi32(high[i], middle));
             __m512i pairs = _mm512_or_si512(_mm512_srli_epi32(a, 16), b);
@@ -106,9 +110,9 @@ static inline void split(matrix x, long lines, long steps, int by_line, half *ou
 }
 
 /* SQUARE lines → a row of squares. */
-static void split_lines(matrix x, long lines, long steps, int by_line, half *out) {
+static void split_lines(matrix x, long lines, long steps, int by_line, bfloat *out) {
     for (long k = 0; k < steps; k += SQUARE)
-        for (long i = 0; i < SQUARE; i += SIDE, out += PARTS * TILE_SIZE)
+        for (long i = 0; i < SQUARE; i += SIDE, out += TERMS * TILE_SIZE)
             split(from(x, i, k), lines - i, steps - k, by_line, out);
 }
 
@@ -122,14 +126,14 @@ static inline void fetch(matrix x, long begin, long end) {
 }
 
 /* Tiles 0 to 3 are the sums, 4 and 5 a part of the first matrix, 6 and 7 one of the second. */
-static inline void load_first(const half *x, long part) {
+static inline void load_first(const bfloat *x, long part) {
     _tile_loadd(4, x + part * TILE_SIZE, 64);
-    _tile_loadd(5, x + (PARTS + part) * TILE_SIZE, 64);
+    _tile_loadd(5, x + (TERMS + part) * TILE_SIZE, 64);
 }
 
-static inline void load_second(const half *y, long part) {
+static inline void load_second(const bfloat *y, long part) {
     _tile_loadd(6, y + part * TILE_SIZE, 64);
-    _tile_loadd(7, y + (PARTS + part) * TILE_SIZE, 64);
+    _tile_loadd(7, y + (TERMS + part) * TILE_SIZE, 64);
 }
 
 static inline void add_products(void) {
@@ -167,8 +171,8 @@ static inline void finish_writing(void) { __asm__ volatile("" ::: "memory"); }
 
 /* A square of the result from two rows of squares, the products of small parts first; meanwhile a
  * share of each of the squares that come next. */
-static void multiply_squares(const half *x, const half *y, long squares, float *out, long row, int add,
-                             matrix next, long begin, long end) {
+static void multiply_squares(const bfloat *x, const bfloat *y, long squares, float *out, long row,
+                             int add, matrix next, long begin, long end) {
     finish_writing();
     if (add)
         load_sums(out, row);
@@ -193,7 +197,9 @@ static inline void configure(void) {
         uint8_t palette, rest[15];
         uint16_t bytes[16];
         uint8_t rows[16];
-    } all = {1, .bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+    } all = {.palette = 1,
+             .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+             .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
     _tile_loadconfig(&all);
 }
 
@@ -203,11 +209,11 @@ typedef struct {
 } area;
 
 /* Of SQUARE rows, or fewer, the columns of squares `begin` to `end`; x is split, and so are all of y. */
-static void multiply_row(const half *x, const half *y, float *out, area size, long begin, long end,
+static void multiply_row(const bfloat *x, const bfloat *y, float *out, area size, long begin, long end,
                          int add, matrix next) {
     long row = size.row, columns = pieces(size.wide, SQUARE);
     for (long j = begin; j < end; j++) {
-        const half *other = y + j * size.squares * SQUARE_SIZE;
+        const bfloat *other = y + j * size.squares * SQUARE_SIZE;
         long wide = size.wide - j * SQUARE, fetched = j * SQUARE / columns;
         long fetches = (j + 1) * SQUARE / columns;
         float *place = out + j * SQUARE, spare[SQUARE * SQUARE];
@@ -223,10 +229,10 @@ static void multiply_row(const half *x, const half *y, float *out, area size, lo
 }
 
 /* The steps of y's lines that are kept are split once, by all threads; those of x by the thread that
- * needs them. A row of squares is shared only where there are fewer rows than threads like. */
-static void multiply_kept(matrix x, matrix y, float *out, half *scratch, long steps, long rows,
+ * needs them. A row of squares is cut into shares only where a thread has fewer than four rows. */
+static void multiply_kept(matrix x, matrix y, float *out, bfloat *scratch, long steps, long rows,
                           area size, long shares, int add) {
-    half *own = scratch + PARTS * (KEPT + (long)omp_get_thread_num() * SQUARE * STEPS);
+    bfloat *own = scratch + TERMS * (KEPT + (long)omp_get_thread_num() * SQUARE * STEPS);
     long columns = pieces(size.wide, SQUARE), blocks = pieces(rows, SQUARE), held = -1;
 #pragma omp for schedule(static)
     for (long j = 0; j < columns; j++)
@@ -244,10 +250,11 @@ static void multiply_kept(matrix x, matrix y, float *out, half *scratch, long st
         }
 }
 
-/* out[m, n] = Σ_k x(m, k) · y(n, k). The scratch holds PARTS numbers for each of KEPT, and for each of
+/* out[m, n] = Σ_k x(m, k) · y(n, k). The scratch holds TERMS numbers for each of KEPT, and for each of
  * SQUARE · STEPS of a thread. */
-void multiply_tiles(const float *x_start, const float *y_start, float *out, half *scratch, long threads,
-                    long m, long n, long k, long x_line, long x_step, long y_line, long y_step) {
+void multiply_tiles(const float *x_start, const float *y_start, float *out, bfloat *scratch,
+                    long threads, long m, long n, long k, long x_line, long x_step, long y_line,
+                    long y_step) {
     long depth = pieces(pieces(k, pieces(k, STEPS)), SQUARE) * SQUARE;
     long most = KEPT / depth / SQUARE * SQUARE;
     long width = pieces(pieces(n, pieces(n, most)), SQUARE) * SQUARE;

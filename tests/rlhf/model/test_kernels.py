@@ -16,6 +16,7 @@ from rlhf.model.logprobs import token_logprobs
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
 from rlhf.model.swiglu import swiglu
+from tests import tiny_models
 from tests.threads import threads
 from tests.tiny_models import random_tokens, small_language_model
 
@@ -31,8 +32,7 @@ def torch_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
+    return (tiny_models.normal(*shape, seed=seed) * scale).requires_grad_()
 
 
 def with_gradients(result: Tensor, *inputs: Tensor) -> list[Tensor]:

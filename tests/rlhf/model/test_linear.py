@@ -9,15 +9,12 @@ from torch.testing import assert_close
 from rlhf.model import kernels
 from rlhf.model.linear import TILED, linear, product_over_rows
 from tests.threads import threads
+from tests.tiny_models import normal
 
 HALF_A_DIGIT = 2.0**-24
 """What one rounding of a float32 is off by, at most."""
 ROWS, INNER, OUTER = 517, 543, 273
 """No whole tiles; more steps of a sum than are taken at a time."""
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def across(x: Tensor) -> Tensor:

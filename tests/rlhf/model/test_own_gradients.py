@@ -13,6 +13,7 @@ from rlhf.model.linear import ROWS_AT_A_TIME, linear, packed
 from rlhf.model.logprobs import token_logprobs
 from rlhf.model.norm import RMSNorm
 from rlhf.model.rope import apply_rope, rope_frequencies, rope_tables
+from tests import tiny_models
 
 
 @pytest.fixture(params=["MKL", "oneDNN"])
@@ -22,7 +23,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+    return tiny_models.normal(*shape, seed=seed).requires_grad_()
 
 
 def gradients(result: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
